@@ -1,0 +1,89 @@
+"""What the configs share: the argument string after the colon, and a run's fields."""
+
+from ml_collections import ConfigDict
+
+# name -> type of its value; a name alone sets True
+ARGUMENTS = {"demo": bool, "paper": bool, "modern": bool, "rate": int, "text": str, "seed": int}
+
+
+def parse_arg(arg: str | None) -> ConfigDict:
+    """`demo,rate=100,text=minilm,seed=1` -> the arguments, None where not given.
+
+    Raises:
+      ValueError: an unknown argument or a value that does not fit.
+    """
+    given = ConfigDict(dict.fromkeys(ARGUMENTS), type_safe=False)
+    for item in filter(None, (arg or "").split(",")):
+        name, _, value = item.partition("=")
+        kind = ARGUMENTS.get(name)
+        if kind is None:
+            raise ValueError(f"unknown config argument {name!r}: there are {', '.join(ARGUMENTS)}")
+        if (kind is bool) == bool(value):
+            raise ValueError(f"config argument {name!r}: write {name}{'' if value else '=VALUE'}")
+        try:
+            given[name] = True if kind is bool else kind(value)
+        except ValueError:
+            raise ValueError(f"config argument {name}={value}: not a whole number") from None
+    if given.rate not in (None, 100, 500):
+        raise ValueError(f"config argument rate={given.rate}: prepared rates are 100 and 500 Hz")
+    if given.paper and given.modern:
+        raise ValueError("config arguments paper and modern: choose one")
+    return given
+
+
+def base(given: ConfigDict) -> ConfigDict:
+    """The fields that every run has, before its config changes them."""
+    c = ConfigDict()
+    c.seed = given.seed or 0
+    c.method = ""
+    c.dataset = "ptb_xl"
+    c.data_dir = "data"
+    c.build = False  # prepare the dataset when it is missing (simulated data only)
+    c.rate = given.rate or 500  # Hz
+    c.seconds = 10.0
+    c.normalize = "record"
+
+    c.epochs = 50
+    c.batch_size = 128
+    c.shards = 32  # virtual shards; every device count that divides it draws the same batches
+    c.steps_per_dispatch = 0  # 0: one on a CPU, up to 32 on an accelerator
+    c.log_every = 1  # steps
+    c.eval_every = 1  # epochs
+    c.checkpoint_seconds = 30.0  # at most so much work is lost; an epoch is the smallest unit
+
+    c.text = ConfigDict()
+    c.text.tower = given.text or "clinicalbert"
+    c.text.language = "english"
+    c.text.template = "{text}"
+    c.text.cased = "auto"
+    c.text.pooling = "auto"
+    c.text.empty = "drop"
+
+    c.model = ConfigDict()
+    c.model.depth = 18
+    c.model.width = 64
+    c.model.dtype = "float32"
+    c.model.dim = 512
+    c.model.hidden = 0
+    c.model.temperature = 0.07
+    c.model.learn_temperature = False
+    c.model.same_report = False
+
+    c.augment = ()
+
+    c.optimizer = ConfigDict()
+    c.optimizer.name = "adam"
+    c.optimizer.learning_rate = 1e-3
+    c.optimizer.weight_decay = 0.0
+    c.optimizer.b1 = 0.9
+    c.optimizer.b2 = 0.999
+    c.optimizer.clip = 0.0
+    c.optimizer.schedule = "constant"
+    c.optimizer.warmup_epochs = 0
+
+    c.evaluate = ConfigDict()
+    c.evaluate.tasks = ("super",)
+    c.evaluate.select = "super"  # its validation zero-shot macro AUC names the best checkpoint
+    c.evaluate.draws = 1000
+    c.evaluate.batch_size = 128
+    return c

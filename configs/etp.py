@@ -1,0 +1,62 @@
+"""ETP on PTB-XL (Liu et al. 2023).
+
+    python -m tfds_builders.prepare ptb_xl --source PTB_XL --rate 500 --data_dir data
+    python -m ecg_jax.train --config configs/etp.py --workdir runs/etp
+    python -m ecg_jax.train --config configs/etp.py:paper --workdir runs/etp_paper
+    python -m ecg_jax.train --config configs/etp.py:demo --workdir runs/demo
+
+`paper` is section 3.2 to the letter; `modern`, the default, keeps the towers, heads, loss and
+batch and changes the optimisation. `demo` runs on simulated records with the stand-in text model.
+Results: docs/results.md.
+"""
+
+import jax
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    given = common.parse_arg(arg)
+    c = common.base(given)
+    c.method = "etp"
+    c.batch_size = 128
+    c.optimizer.learning_rate = 2e-3
+    c.optimizer.weight_decay = 1e-5
+    c.epochs = 50
+    if given.paper:
+        c.text.language = "original"
+    else:
+        modern(c)
+    if given.demo:
+        demo(c, given)
+    return c
+
+
+def modern(c: ConfigDict) -> None:
+    c.epochs = 20
+    c.optimizer.name = "adamw"
+    c.optimizer.weight_decay = 0.05
+    c.optimizer.schedule = "cosine"
+    c.optimizer.warmup_epochs = 1
+    c.optimizer.clip = 1.0
+    c.model.same_report = True
+    c.augment = (
+        {"name": "scale"},
+        {"name": "shift"},
+        {"name": "jitter", "sd": 0.05},
+        {"name": "lead_mask", "probability": 0.1},
+    )
+    if jax.default_backend() != "cpu":
+        c.model.dtype = "bfloat16"
+
+
+def demo(c: ConfigDict, given: ConfigDict) -> None:
+    c.dataset = "simulated"
+    c.build = True
+    c.rate = given.rate or 100
+    c.text.tower = given.text or "minilm"
+    c.epochs = 6
+    c.evaluate.tasks = ("findings", "super")
+    c.evaluate.select = "findings"
+    c.evaluate.draws = 200

@@ -1,0 +1,123 @@
+"""Checkpoints: the only file that imports orbax.
+
+A checkpoint is the training state with its shardings, and a small JSON beside it that holds a
+sha256 of every array: a checkpoint that was cut short or changed on disk is known for what it is.
+"""
+
+import hashlib
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ecg_jax.errors import UserError
+
+Tree = Any
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every phase of every save
+
+
+class Checkpoints:
+    """The checkpoints of one folder; saves run beside the training."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder = folder.absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=True, create=False
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def save(self, step: int, state: Tree, notes: dict[str, Any]) -> None:
+        """Starts saving `state` under `step`; one that is there already is replaced.
+
+        Raises:
+          UserError: this save, or the one before it, could not be written.
+        """
+        try:
+            if step in self._manager.all_steps():
+                self._manager.delete(step)
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    notes=ocp.args.JsonSave({**notes, "sha256": digests(state)}),
+                ),
+            )
+        except (OSError, ValueError) as error:
+            raise self._failed(error) from error
+
+    def restore(self, like: Tree) -> tuple[int, Tree, dict[str, Any]] | None:
+        """The newest checkpoint that is whole: (step, state, notes), or None if there is none.
+
+        A damaged one is skipped with a warning for the one before it.
+
+        Args:
+          like: a tree of arrays or `jax.ShapeDtypeStruct` with the shardings wanted.
+
+        Raises:
+          UserError: there are checkpoints, and none of them is whole.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                restored = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardRestore(like), notes=ocp.args.JsonRestore()
+                    ),
+                )
+                state, notes = restored["state"], restored["notes"]
+                damaged = [k for k, v in digests(state).items() if notes["sha256"].get(k) != v]
+                if damaged:
+                    raise ValueError(f"{len(damaged)} arrays differ from their sha256")
+            except Exception as error:  # whatever a damaged file makes orbax raise
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error)
+                warnings.warn(
+                    f"checkpoint {self.folder / str(step)} is damaged ({reason}): skipped",
+                    stacklevel=2,
+                )
+                continue
+            return step, state, notes
+        if steps:
+            raise UserError(f"no checkpoint in {self.folder} is whole: start in a new workdir")
+        return None
+
+    def wait(self) -> None:
+        """Until what was saved is on disk.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Waits for what was saved. Raises as `wait` does."""
+        self.wait()
+        self._manager.close()
+
+    def _failed(self, error: Exception) -> UserError:
+        return UserError(
+            f"could not write a checkpoint in {self.folder}: {str(error).splitlines()[0]}; the one "
+            "before it is kept: make room and run the same command again"
+        )
+
+
+def digests(tree: Tree) -> dict[str, str]:
+    """sha256 of every array of a tree that this process holds whole, by its path."""
+    whole = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(leaf, jax.Array):
+            if not (leaf.is_fully_replicated or leaf.is_fully_addressable):
+                continue
+            leaf = leaf.addressable_data(0) if leaf.is_fully_replicated else leaf
+        data = np.ascontiguousarray(np.asarray(leaf))
+        whole[jax.tree_util.keystr(path)] = hashlib.sha256(data.tobytes()).hexdigest()
+    return whole

@@ -1,0 +1,100 @@
+"""A program's command line: `--config FILE[:ARGS] --workdir DIR [--config.FIELD=VALUE]`."""
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from ecg_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandLine:
+    config: ConfigDict
+    workdir: Path
+
+
+def parse(argv: Sequence[str], usage: str) -> CommandLine:
+    """Reads the flags; `argv[0]` is the program's name.
+
+    Raises:
+      UserError: no such config file, argument or field, or a value of the wrong type.
+    """
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, "FILE[:ARGS]", lock_config=True, flag_values=values
+    )
+    flags.DEFINE_string("workdir", None, "the run's folder", flag_values=values)
+    flags.DEFINE_boolean("help", False, "show this text", flag_values=values, short_name="h")
+    if any(a in ("--help", "-h", "-help") for a in argv[1:]):
+        print(usage)
+        raise SystemExit(0)
+    file = next((_value(argv, i) for i, a in enumerate(argv) if re.match("--?config(=|$)", a)), "")
+    if not file:
+        raise UserError("--config FILE[:ARGS] is missing, such as --config configs/etp.py:demo")
+    if not Path(file.split(":")[0]).is_file():
+        raise UserError(f"no such config file: {file.split(':')[0]}")
+    try:
+        rest = values(list(argv))[1:]
+        config = values.config
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(_explain(file, argv, error)) from error
+    if rest:
+        raise UserError(f"unknown argument {rest[0]!r}; {usage.strip().splitlines()[0]}")
+    if not values.workdir:
+        raise UserError("--workdir DIR is missing: the folder for checkpoints and results")
+    return CommandLine(config, Path(values.workdir))
+
+
+def _value(argv: Sequence[str], i: int) -> str:
+    _, equals, value = argv[i].partition("=")
+    return value if equals else next(iter(argv[i + 1 : i + 2]), "")
+
+
+def _explain(file: str, argv: Sequence[str], error: Exception) -> str:
+    """What was wrong with the flags, in one line."""
+    fields = [m[1] for a in argv if (m := re.match(r"--?config\.([\w.]+)", a))]
+    known = _fields(file)
+    for field in fields:
+        if known and field not in known:
+            near = difflib.get_close_matches(field, known, n=1)
+            hint = f": did you mean {near[0]}?" if near else f": there are {', '.join(known)}"
+            return f"no field {field!r} in {file}{hint}"
+    return f"{file}: {str(error).strip().splitlines()[-1] if str(error) else error!r}"
+
+
+def _fields(file: str) -> list[str]:
+    """The dotted names of a config's fields, or none if the file itself is at fault."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+    try:
+        values(["program", f"--config={file}"])
+    except Exception:  # a config file is code and may raise anything
+        return []
+    return sorted(flatten(values.config.to_dict()))
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    """The config as JSON holds it (tuples become lists)."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def from_json(tree: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(tree)

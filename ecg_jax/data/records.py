@@ -1,0 +1,173 @@
+"""Prepared records: what the builders wrote, read into memory once."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+# TFDS is told not to look for TensorFlow before it is imported: nothing here needs it.
+os.environ.setdefault("TFDS_NO_TENSORFLOW", "1")
+
+import numpy as np
+
+from ecg_jax.data.leads import LEADS
+from ecg_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """One split in memory; row i of every array is one record.
+
+    Attributes:
+      dataset, split, rate: where it comes from; `rate` in Hz.
+      ecg: int16 [N, T, 12], microvolts, leads in the order of `LEADS`, zero-padded at the end.
+      length: int32 [N], how many of the T samples are the record's own.
+      lead_mask: bool [N, 12], true where the record has the lead.
+      record_id, patient_id, report: N strings each.
+      labels: task -> bool [N, K]; column k is the class `classes[task][k]`.
+      classes: task -> K names.
+    """
+
+    dataset: str
+    split: str
+    rate: int
+    ecg: np.ndarray
+    length: np.ndarray
+    lead_mask: np.ndarray
+    record_id: np.ndarray
+    patient_id: np.ndarray
+    report: list[str]
+    labels: dict[str, np.ndarray]
+    classes: dict[str, list[str]]
+
+    def __len__(self) -> int:
+        return len(self.ecg)
+
+    def take(self, rows: np.ndarray | Sequence[int]) -> "Records":
+        """The records at `rows`, in that order."""
+        rows = np.asarray(rows)
+        names = ("ecg", "length", "lead_mask", "record_id", "patient_id")
+        return dataclasses.replace(
+            self,
+            **{name: getattr(self, name)[rows] for name in names},
+            report=[self.report[i] for i in rows],
+            labels={task: y[rows] for task, y in self.labels.items()},
+        )
+
+    def fingerprint(self) -> str:
+        """sha256 over ids, signals, reports and labels: the split hash kept with every result."""
+        digest = hashlib.sha256(f"{self.dataset}/{self.split}/{self.rate}".encode())
+        for array in (self.ecg, self.length, self.lead_mask):
+            digest.update(np.ascontiguousarray(array).data)
+        for text in (*self.record_id, *self.patient_id, *self.report):
+            digest.update(text.encode() + b"\0")
+        for task in sorted(self.labels):
+            digest.update("\0".join([task, *self.classes[task]]).encode())
+            digest.update(np.packbits(self.labels[task]).data)
+        return digest.hexdigest()
+
+
+def folder(data_dir: str | Path, dataset: str, rate: int) -> Path:
+    """The newest prepared version of a dataset.
+
+    Raises:
+      UserError: there is none; the line holds the command that prepares it.
+    """
+    root = Path(data_dir).expanduser() / dataset / f"rate{rate}"
+    versions = [p.parent for p in root.glob("*/dataset_info.json")]
+    if not versions:
+        raise UserError(
+            f"{dataset} at {rate} Hz is not prepared in {data_dir}: run `python -m "
+            f"tfds_builders.prepare {dataset} --rate {rate} --data_dir {data_dir}` "
+            "(with `--source DIR` if you have the recordings already)"
+        )
+    return max(versions, key=lambda p: [int(n) for n in p.name.split(".")])
+
+
+def load(
+    data_dir: str | Path, dataset: str, rate: int, split: str, *, seconds: float = 10.0
+) -> Records:
+    """Reads a split: the first `seconds` of every record, zero-padded where it is shorter.
+
+    Raises:
+      UserError: not prepared, no such split, or records that are not what this project reads
+        (other units, another rate, another lead order, label columns without names).
+    """
+    import tensorflow_datasets as tfds
+
+    path = folder(data_dir, dataset, rate)
+    builder = tfds.builder_from_directory(path)
+    if split not in builder.info.splits:
+        raise UserError(f"{path} has no split {split!r}: it has {', '.join(builder.info.splits)}")
+    metadata = dict(builder.info.metadata or {})
+    _check_metadata(path, metadata, rate)
+    T = round(seconds * rate)
+    N = builder.info.splits[split].num_examples
+    ecg = np.zeros((N, T, len(LEADS)), np.int16)
+    length = np.zeros(N, np.int32)
+    lead_mask = np.zeros((N, len(LEADS)), bool)
+    classes = {task: list(names) for task, names in metadata["classes"].items()}
+    labels = {task: np.zeros((N, len(names)), bool) for task, names in classes.items()}
+    texts: dict[str, list[str]] = {"record_id": [], "patient_id": [], "report": []}
+    for i, example in enumerate(builder.as_data_source(split)):
+        n = min(len(example["ecg"]), T)
+        ecg[i, :n] = example["ecg"][:n]
+        length[i] = n
+        lead_mask[i] = example["lead_mask"]
+        for task, y in labels.items():
+            y[i] = _labels(path, example, task, y.shape[1])
+        for name, values in texts.items():
+            values.append(example[name].decode())
+    if N == 0:
+        raise UserError(f"{path}: split {split!r} has no records")
+    return Records(
+        dataset=dataset,
+        split=split,
+        rate=rate,
+        ecg=ecg,
+        length=length,
+        lead_mask=lead_mask,
+        record_id=np.array(texts["record_id"]),
+        patient_id=np.array(texts["patient_id"]),
+        report=texts["report"],
+        labels=labels,
+        classes=classes,
+    )
+
+
+def _check_metadata(path: Path, metadata: dict, rate: int) -> None:
+    expected = {"units": "uV", "rate": rate, "leads": list(LEADS)}
+    for key, value in expected.items():
+        found = metadata.get(key)
+        if (list(found) if isinstance(found, list | tuple) else found) != value:
+            raise UserError(
+                f"{path}/metadata.json: {key} is {json.dumps(found)}, needed is "
+                f"{json.dumps(value)}: prepare the dataset again with this project's builder"
+            )
+    if not metadata.get("classes"):
+        raise UserError(f"{path}/metadata.json names no classes: prepare the dataset again")
+
+
+def _labels(path: Path, example: dict, task: str, K: int) -> np.ndarray:
+    y = np.asarray(example["labels"].get(task, ()))
+    if y.shape != (K,):
+        raise UserError(
+            f"{path}: task {task!r} has label columns of shape {y.shape} for {K} class names: "
+            "prepare the dataset again"
+        )
+    return y.astype(bool)
+
+
+def check_disjoint(*splits: Records) -> None:
+    """Raises a UserError if a patient appears in two of the splits."""
+    for i, a in enumerate(splits):
+        for b in splits[i + 1 :]:
+            shared = sorted(set(a.patient_id) & set(b.patient_id))
+            if a.dataset == b.dataset and shared:
+                raise UserError(
+                    f"{a.dataset}: {len(shared)} patients are in both {a.split} and {b.split} "
+                    f"({', '.join(shared[:5])}{', ...' if len(shared) > 5 else ''}): "
+                    "split the records by patient"
+                )

@@ -1,0 +1,127 @@
+"""A split that lives on the devices, and the batches drawn from it inside the jitted step.
+
+The records are dealt once, in an order that the seed fixes, to a fixed number of virtual shards.
+Every batch draws equally from each shard, and a device owns whole shards. So the batches are the
+same on any number of devices that divides the number of shards, and no record crosses devices.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ecg_jax import parallel
+from ecg_jax.errors import UserError
+
+
+class Split(NamedTuple):
+    """On the devices; V virtual shards of up to n records, the first axis over the mesh.
+
+    Attributes:
+      ecg: int16 [V, n, T, 12] microvolts.
+      lead_mask: bool [V, n, 12].
+      text: int32 [V, n], the row of the record's report in the table of text embeddings.
+      count: int32 [V], how many of the n places are records.
+    """
+
+    ecg: jax.Array
+    lead_mask: jax.Array
+    text: jax.Array
+    count: jax.Array
+
+
+class Batch(NamedTuple):
+    """What a step sees: ecg int16 [B, T, 12] microvolts, lead_mask bool [B, 12], text int32 [B]."""
+
+    ecg: jax.Array
+    lead_mask: jax.Array
+    text: jax.Array
+
+
+def deal(N: int, shards: int, seed: int) -> np.ndarray:
+    """int64 [V, n]: which record lies where, -1 in the places left over."""
+    n = -(-N // shards)
+    order = np.full(n * shards, -1)
+    order[:N] = np.random.default_rng(seed).permutation(N)
+    return order.reshape(n, shards).T
+
+
+def put(
+    mesh: Mesh,
+    ecg: np.ndarray,
+    lead_mask: np.ndarray,
+    text: np.ndarray,
+    *,
+    shards: int,
+    seed: int,
+) -> Split:
+    """Puts N records ([N, T, 12], [N, 12], [N]) onto the mesh.
+
+    Raises:
+      UserError: the number of virtual shards does not divide over the devices.
+    """
+    devices = mesh.devices.size
+    if shards % devices:
+        raise UserError(
+            f"{shards} virtual shards do not divide over {devices} devices: set "
+            f"--config.shards to a multiple of {devices} (the batches change with it)"
+        )
+    where = deal(len(ecg), shards, seed)
+    sharding = parallel.by_record(mesh)
+
+    def place(array: np.ndarray) -> jax.Array:
+        shape = where.shape + array.shape[1:]
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            rows = where[index[0]]
+            return array[np.maximum(rows, 0)]
+
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    count = (where >= 0).sum(axis=1).astype(np.int32)
+    return Split(place(ecg), place(lead_mask), place(text), parallel.put(count, sharding))
+
+
+def steps_per_epoch(N: int, batch_size: int, shards: int) -> int:
+    """Whole batches in one pass over N records; what is left over waits for another epoch.
+
+    Raises:
+      UserError: the batch does not divide over the virtual shards, or N records fill no batch.
+    """
+    if batch_size % shards:
+        raise UserError(
+            f"a batch of {batch_size} does not divide over {shards} virtual shards: set "
+            f"--config.batch_size to a multiple of {shards}, or --config.shards to a divisor"
+        )
+    steps = (N // shards) // (batch_size // shards)
+    if steps == 0:
+        raise UserError(
+            f"{N} records do not fill one batch of {batch_size}: set --config.batch_size lower"
+        )
+    return steps
+
+
+def draw(split: Split, seed: int, step: jax.Array, steps: int, batch_size: int) -> Batch:
+    """The batch of a global step: a new permutation of every shard in every epoch.
+
+    Args:
+      seed: of the run.
+      step: int32 scalar, counted from the run's start.
+      steps: per epoch, from `steps_per_epoch`.
+      batch_size: of the global batch.
+    """
+    V, n = split.text.shape
+    per_shard = batch_size // V
+    epoch, place = step // steps, step % steps
+    key = jax.random.fold_in(jax.random.key(seed), epoch)
+    rank = jax.random.uniform(key, (V, n))
+    rank = jnp.where(jnp.arange(n) < split.count[:, None], rank, jnp.inf)
+    order = jnp.argsort(rank, axis=1)
+    rows = jax.lax.dynamic_slice_in_dim(order, place * per_shard, per_shard, axis=1)
+
+    def gather(array: jax.Array) -> jax.Array:
+        return jax.vmap(lambda a, i: a[i])(array, rows).reshape(batch_size, *array.shape[2:])
+
+    return Batch(gather(split.ecg), gather(split.lead_mask), gather(split.text))

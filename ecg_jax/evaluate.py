@@ -1,0 +1,238 @@
+"""Evaluates a run's best checkpoint: python -m ecg_jax.evaluate --workdir DIR
+
+Every choice (prompts, penalty, thresholds) is made on validation; figures are of the test split,
+with a random encoder beside the trained one.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ecg_jax import workdir
+from ecg_jax.checkpoint import Checkpoints
+from ecg_jax.data.records import Records, check_disjoint
+from ecg_jax.errors import UserError, run_main
+from ecg_jax.evaluation import bootstrap, linear_probe, metrics, results, zero_shot
+from ecg_jax.experiment import Experiment, open_experiment
+from ecg_jax.methods import Encoded
+from ecg_jax.text import prompts
+
+# Which section of prompts.toml names a task's classes.
+NAMESPACES = {
+    "super": "super",
+    "sub": "sub",
+    "form": "scp",
+    "diagnostic": "scp",
+    "all": "scp",
+    "findings": "scp",
+    "cpsc": "cpsc",
+    "aami": "aami",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m ecg_jax.evaluate")
+    parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--data_dir", help="where the prepared data lie, if not where they were")
+    args = parser.parse_args()
+    config, _ = workdir.read(args.workdir)
+    if args.data_dir:
+        config.data_dir = args.data_dir
+    evaluate(open_experiment(config), args.workdir)
+
+
+def frozen(params: Any, state: Any) -> dict[str, Any]:
+    """What a checkpoint for evaluation holds: no optimiser."""
+    return {"params": params, "method": state}
+
+
+def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
+    """Writes `results.json` of a run's best checkpoint, and prints its table.
+
+    Raises:
+      UserError: no checkpoint that is whole, or records that are not those of the training.
+    """
+    config = experiment.config
+    check_records(experiment, folder)
+    start = experiment.init(jax.random.key(config.seed))
+    best = Checkpoints(folder / "checkpoints" / "best", keep=1)
+    restored = best.restore(frozen(*start))
+    if restored is None:
+        raise UserError(f"{folder} has no best checkpoint yet: train it with its own command")
+    step, tree, _ = restored
+    text = TaskText(experiment)
+    rows = []
+    for name, variables in {"trained": (tree["params"], tree["method"]), "random": start}.items():
+        splits = (experiment.train, experiment.validation, experiment.test)
+        encoded = tuple(experiment.encode(*variables, split) for split in splits)
+        for task in config.evaluate.tasks:
+            rows += probe_rows(experiment, task, name, encoded)
+            rows += zero_shot_rows(experiment, task, name, encoded, text, variables[0])
+    rows.sort(key=lambda row: (row["task"], row["protocol"], row["encoder"] != "trained"))
+    results.write(rows, folder / "results.json")
+    tower = experiment.tower.describe()
+    print(f"\n{config.method}, best checkpoint (step {step:,}); text tower: {tower['note']}")
+    print(results.table(rows))
+    print(f"written: {folder / 'results.json'}")
+    return rows
+
+
+def check_records(experiment: Experiment, folder: Path) -> None:
+    """Raises a UserError if the records are not the run's own, or splits share a patient."""
+    _, saved = workdir.read(folder)
+    for split in (experiment.train, experiment.validation):
+        if saved["splits"].get(split.split) != split.fingerprint():
+            raise UserError(
+                f"the {split.split} records in {experiment.config.data_dir} are not those that "
+                f"{folder} was trained with: name their folder with --data_dir"
+            )
+    check_disjoint(experiment.train, experiment.validation, experiment.test)
+
+
+def labelled(split: Records, task: str) -> np.ndarray:
+    """Rows of the records that have a label of the task (the benchmark's rule: the others are not
+    known to be negative).
+
+    Raises:
+      UserError: the dataset has no such task.
+    """
+    if task not in split.labels:
+        raise UserError(f"{split.dataset} has no task {task!r}: it has {', '.join(split.labels)}")
+    return np.flatnonzero(split.labels[task].any(axis=1))
+
+
+def probe_rows(
+    experiment: Experiment, task: str, encoder: str, encoded: tuple[Encoded, ...]
+) -> list[results.Row]:
+    """Linear evaluation: a logistic regression on frozen features."""
+    splits = (experiment.train, experiment.validation, experiment.test)
+    rows = [labelled(split, task) for split in splits]
+    x = [e.features[i] for e, i in zip(encoded, rows, strict=True)]
+    y = [split.labels[task][i] for split, i in zip(splits, rows, strict=True)]
+    probe = linear_probe.fit(x[0], y[0], x[1], y[1])
+    scores = [linear_probe.predict(probe, part) for part in x[1:]]
+    note = f"penalty {probe.l2:g}"
+    return _rows(experiment, task, "linear_probe", encoder, y[1:], scores, rows[2], note)
+
+
+def zero_shot_rows(
+    experiment: Experiment,
+    task: str,
+    encoder: str,
+    encoded: tuple[Encoded, ...],
+    text: "TaskText",
+    params: Any,
+) -> list[results.Row]:
+    """Zero-shot classification with the prompt set that does best on validation."""
+    if experiment.method.encode_text is None:
+        return []
+    rows = [labelled(split, task) for split in (experiment.validation, experiment.test)]
+    y = [
+        split.labels[task][i]
+        for split, i in zip((experiment.validation, experiment.test), rows, strict=True)
+    ]
+    classes = text.classes(params, task)
+    embedding = [e.embedding[i] for e, i in zip(encoded[1:], rows, strict=True)]
+    scores = {name: [zero_shot.scores(e, c) for e in embedding] for name, c in classes.items()}
+    chosen = zero_shot.choose_prompt_set({n: s[0] for n, s in scores.items()}, y[0])
+    note = f"prompts {chosen}"
+    return _rows(experiment, task, "zero_shot", encoder, y, scores[chosen], rows[1], note)
+
+
+def _rows(
+    experiment: Experiment,
+    task: str,
+    protocol: str,
+    encoder: str,
+    y: list[np.ndarray],
+    scores: list[np.ndarray],
+    test_rows: np.ndarray,
+    note: str,
+) -> list[results.Row]:
+    """Test figures at thresholds chosen on validation; `y` and `scores` are (validation, test)."""
+    test = experiment.test
+    patient = test.patient_id[test_rows]
+    rows = results.rows(
+        y[1],
+        scores[1],
+        metrics.best_f1_threshold(y[0], scores[0]),
+        patient,
+        task=task,
+        dataset=test.dataset,
+        split="test",
+        protocol=protocol,
+        encoder=encoder,
+        classes=test.classes[task],
+        draws=bootstrap.draws(patient, experiment.config.evaluate.draws),
+    )
+    return [{**row, "choice": note} for row in rows]
+
+
+class TaskText:
+    """Prompt embeddings of the config's tasks, computed once: task -> set -> class -> [P, F]."""
+
+    def __init__(self, experiment: Experiment):
+        self._experiment = experiment
+        self._prompts = {}
+        if experiment.method.encode_text is None:
+            return
+        for task in experiment.config.evaluate.tasks:
+            names = experiment.validation.classes.get(task)
+            if names is None:
+                labelled(experiment.validation, task)
+            namespace = NAMESPACES.get(task, "scp")
+            if experiment.config.dataset == "mit_bih" and task == "rhythm":
+                namespace = "mit_rhythm"
+            sets = prompts.prompt_sets(names, namespace)
+            embed = experiment.tower.embed
+            self._prompts[task] = {
+                name: {label: embed(texts) for label, texts in classes.items()}
+                for name, classes in sets.items()
+            }
+
+    def classes(self, params: Any, task: str) -> dict[str, np.ndarray]:
+        """Prompt set -> class embeddings [K, E] in the joint space."""
+        encode = self._experiment.method.encode_text
+        assert encode is not None
+        return {
+            name: zero_shot.class_embeddings(
+                {label: np.asarray(encode(params, x)) for label, x in classes.items()}
+            )
+            for name, classes in self._prompts[task].items()
+        }
+
+
+class Validator:
+    """Zero-shot macro AUROC of the config's tasks on validation, while training."""
+
+    def __init__(self, experiment: Experiment):
+        if experiment.config.evaluate.select not in experiment.config.evaluate.tasks:
+            raise UserError(
+                f"--config.evaluate.select={experiment.config.evaluate.select} is not one of "
+                f"--config.evaluate.tasks={','.join(experiment.config.evaluate.tasks)}"
+            )
+        self._experiment = experiment
+        self._text = TaskText(experiment)
+
+    def __call__(self, params: Any, state: Any) -> dict[str, float]:
+        """Task -> the best prompt set's macro AUROC; `select` is the one that names the best."""
+        config, split = self._experiment.config, self._experiment.validation
+        encoded = self._experiment.encode(params, state, split)
+        scores = {}
+        for task in config.evaluate.tasks:
+            rows = labelled(split, task)
+            by_set = {
+                name: zero_shot.scores(encoded.embedding[rows], classes)
+                for name, classes in self._text.classes(params, task).items()
+            }
+            auroc = zero_shot.prompt_set_auroc(by_set, split.labels[task][rows])
+            scores[f"zero_shot_{task}"] = max(auroc.values())
+        scores["select"] = scores[f"zero_shot_{config.evaluate.select}"]
+        return scores
+
+
+if __name__ == "__main__":
+    run_main(main)

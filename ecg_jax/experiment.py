@@ -1,0 +1,172 @@
+"""What a config names, opened: mesh, method, text tower and records. Training, evaluation and
+export begin here."""
+
+import dataclasses
+import functools
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+import ecg_jax
+from ecg_jax import parallel
+from ecg_jax.data import normalize, records
+from ecg_jax.data.records import Records
+from ecg_jax.errors import UserError
+from ecg_jax.methods import Encoded, Method, View, build
+from ecg_jax.text import reports, tower
+from ecg_jax.text.tower import TextTower
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformers")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A config and what it names; splits are read when first asked for."""
+
+    config: ConfigDict
+    mesh: Mesh
+    method: Method
+    tower: TextTower
+
+    @functools.cached_property
+    def train(self) -> Records:
+        return self._split("train")
+
+    @functools.cached_property
+    def validation(self) -> Records:
+        return self._split("validation")
+
+    @functools.cached_property
+    def test(self) -> Records:
+        return self._split("test")
+
+    def _split(self, split: str) -> Records:
+        c = self.config
+        return records.load(c.data_dir, c.dataset, c.rate, split, seconds=c.seconds)
+
+    def init(self, key: jax.Array) -> tuple[Any, Any]:
+        """Random parameters and state of the method, replicated over the mesh."""
+        T = round(self.config.seconds * self.config.rate)
+
+        def start(key: jax.Array) -> tuple[Any, Any]:
+            zeros = functools.partial(jax.numpy.zeros, dtype=jax.numpy.float32)
+            view = View(
+                ecg=zeros((1, T, 12)),
+                lead_mask=jax.numpy.ones((1, 12), bool),
+                text=zeros((1, self.tower.width)),
+                text_id=jax.numpy.zeros(1, jax.numpy.int32),
+            )
+            return self.method.init(key, view)
+
+        return jax.jit(start, out_shardings=parallel.replicated(self.mesh))(key)
+
+    def encode(self, params: Any, state: Any, split: Records) -> Encoded:
+        """Features and embeddings of all records of a split, as float32 NumPy arrays."""
+        devices = self.mesh.devices.size
+        size = -(-self.config.evaluate.batch_size // devices) * devices
+        sharding = parallel.by_record(self.mesh)
+        outputs = []
+        for start in range(0, len(split), size):
+            rows = np.minimum(np.arange(start, start + size), len(split) - 1)
+            ecg = parallel.put(split.ecg[rows], sharding)
+            mask = parallel.put(split.lead_mask[rows], sharding)
+            outputs.append(jax.device_get(self._encode(params, state, ecg, mask)))
+        return Encoded(*(np.concatenate(part)[: len(split)] for part in zip(*outputs, strict=True)))
+
+    @functools.cached_property
+    def _encode(self):
+        def run(params: Any, state: Any, ecg: jax.Array, mask: jax.Array) -> Encoded:
+            x = normalize.normalize(ecg, mask, self.config.normalize)
+            return self.method.encode(params, state, x, mask)
+
+        return jax.jit(run, out_shardings=parallel.replicated(self.mesh))
+
+
+def open_experiment(config: ConfigDict) -> Experiment:
+    """Checks a config against what is there, and opens it.
+
+    Raises:
+      UserError: see `records.load`, `tower.load` and `methods.build`.
+    """
+    normalize.check(config.normalize)
+    method = build(config)
+    if config.build and config.dataset == "simulated":
+        _simulate(config)
+    records.folder(config.data_dir, config.dataset, config.rate)
+    text = config.text
+    loaded = tower.load(
+        text.tower,
+        cased=None if text.cased == "auto" else text.cased == "true",
+        pooling=None if text.pooling == "auto" else text.pooling,
+    )
+    return Experiment(config, parallel.make_mesh(), method, loaded)
+
+
+def _simulate(config: ConfigDict) -> None:
+    try:
+        records.folder(config.data_dir, config.dataset, config.rate)
+    except UserError:
+        from tfds_builders import prepare
+
+        prepare.prepare(config.dataset, data_dir=config.data_dir, rate=config.rate)
+
+
+def report_texts(config: ConfigDict, split: Records) -> tuple[list[str], np.ndarray]:
+    """The distinct report texts of a split, and per record int32 [N] the row of its own.
+
+    A record whose report is empty, or has nothing but boilerplate, has row -1.
+
+    Raises:
+      UserError: such records, and `config.text.empty` is "error".
+    """
+    rendered = [reports.render(r, language=config.text.language) for r in split.report]
+    empty = [i for i, text in enumerate(rendered) if not text]
+    if empty and config.text.empty != "drop":
+        raise UserError(
+            f"{split.dataset} {split.split}: {len(empty)} records have an empty report "
+            f"({', '.join(split.record_id[empty[:3]])}{', ...' if len(empty) > 3 else ''}): "
+            "go on without these pairs with --config.text.empty=drop"
+        )
+    if len(empty) == len(rendered):
+        raise UserError(
+            f"{split.dataset} has no reports: a method that learns from text cannot use it"
+        )
+    texts = sorted({text for text in rendered if text})
+    row = {text: i for i, text in enumerate(texts)}
+    return texts, np.array([row.get(text, -1) for text in rendered], np.int32)
+
+
+def provenance(experiment: Experiment) -> dict[str, Any]:
+    """What a figure needs to be traced: code, packages, devices, text tower."""
+    return {
+        "ecg_jax": ecg_jax.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "text_tower": experiment.tower.describe(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the clone that this package is run from, if it is one."""
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+    ]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

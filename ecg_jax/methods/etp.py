@@ -1,0 +1,73 @@
+"""ETP: ECG-Text Pre-training (Liu et al. 2023), equations 1-5; METS differs by its config only.
+
+The text tower is frozen, so a report enters as its embedding, computed once. The ECG encoder and
+one projection head per tower are trained with the symmetric contrastive loss.
+"""
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from ecg_jax.data import augment
+from ecg_jax.errors import UserError
+from ecg_jax.losses.contrastive import symmetric_info_nce
+from ecg_jax.methods import Encoded, Method, View
+from ecg_jax.models.heads import Projection, normalize
+from ecg_jax.models.resnet1d import STAGES, ResNet1D
+
+MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
+
+
+def build(config: ConfigDict) -> Method:
+    """config.model: depth, width, dtype, dim, hidden, temperature, learn_temperature, same_report;
+    config.augment: see `augment.compose`."""
+    m = config.model
+    if m.depth not in STAGES:
+        raise UserError(f"no ResNet of depth {m.depth}: there are {', '.join(map(str, STAGES))}")
+    encoder = ResNet1D(depth=m.depth, width=m.width, dtype=jnp.dtype(m.dtype))
+    ecg_head = Projection(m.dim, m.hidden)
+    text_head = Projection(m.dim, m.hidden)
+    augmentation = augment.compose(config.augment)
+
+    def init(key: jax.Array, view: View) -> tuple[dict, dict]:
+        k_encoder, k_ecg, k_text = jax.random.split(key, 3)
+        variables = encoder.init(k_encoder, view.ecg, train=False)
+        features = encoder.apply(variables, view.ecg, train=False)
+        params = {
+            "encoder": variables["params"],
+            "ecg_head": ecg_head.init(k_ecg, features)["params"],
+            "text_head": text_head.init(k_text, view.text)["params"],
+        }
+        if m.learn_temperature:
+            params["log_scale"] = -jnp.log(jnp.float32(m.temperature))
+        return params, {"batch_stats": variables["batch_stats"]}
+
+    def encode_text(params: dict, text: jax.Array) -> jax.Array:
+        return normalize(text_head.apply({"params": params["text_head"]}, text))  # eq. 2
+
+    def project(params: dict, features: jax.Array) -> jax.Array:
+        return normalize(ecg_head.apply({"params": params["ecg_head"]}, features))  # eq. 1
+
+    def temperature(params: dict) -> jax.Array:
+        if not m.learn_temperature:
+            return jnp.float32(m.temperature)
+        return 1 / jnp.minimum(jnp.exp(params["log_scale"]), MAX_SCALE)
+
+    def loss(params: dict, state: dict, view: View, key: jax.Array):
+        ecg, _ = augmentation(key, view.ecg, view.lead_mask)
+        features, updated = encoder.apply(
+            {"params": params["encoder"], **state}, ecg, train=True, mutable=["batch_stats"]
+        )
+        e, t = project(params, features), encode_text(params, view.text)
+        tau = temperature(params)
+        group = view.text_id if m.same_report else None
+        value = symmetric_info_nce(e, t, tau, group)  # eqs 3-5
+        metrics = {"temperature": tau, "positive_cosine": jnp.sum(e * t, axis=-1).mean()}
+        return value, (updated, metrics)
+
+    def encode(params: dict, state: dict, ecg: jax.Array, lead_mask: jax.Array) -> Encoded:
+        del lead_mask  # a lead that is not there is zero, and that is all this encoder sees of it
+        features = encoder.apply({"params": params["encoder"], **state}, ecg, train=False)
+        return Encoded(features, project(params, features))
+
+    return Method(init, loss, encode, encode_text)

@@ -1,0 +1,43 @@
+"""The optimisers and learning-rate schedules that the recipes name."""
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from ecg_jax.errors import UserError
+
+
+def build(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
+    """The optimiser of `config.optimizer` for a run of `config.epochs`.
+
+    `adam` adds `weight_decay * parameter` to the gradient before Adam's moments, for every
+    parameter, as PyTorch's Adam does (the papers' recipes); `adamw` decays apart from them, and
+    only matrices and kernels. `schedule`: `constant`, or `cosine` to zero; both after a linear
+    warm-up of `warmup_epochs`.
+
+    Raises:
+      UserError: an unknown optimiser or schedule.
+    """
+    c = config.optimizer
+    total, warmup = config.epochs * steps_per_epoch, round(c.warmup_epochs * steps_per_epoch)
+    if c.schedule == "constant":
+        rest = optax.constant_schedule(c.learning_rate)
+    elif c.schedule == "cosine":
+        rest = optax.cosine_decay_schedule(c.learning_rate, max(total - warmup, 1))
+    else:
+        raise UserError(f"unknown schedule {c.schedule!r}: there are constant, cosine")
+    ramp = optax.linear_schedule(c.learning_rate / max(warmup, 1), c.learning_rate, warmup)
+    rate = optax.join_schedules([ramp, rest], [warmup]) if warmup else rest
+    if c.name == "adam":
+        chain = [optax.add_decayed_weights(c.weight_decay), optax.adam(rate, c.b1, c.b2)]
+    elif c.name == "adamw":
+        chain = [optax.adamw(rate, c.b1, c.b2, weight_decay=c.weight_decay, mask=_matrices)]
+    else:
+        raise UserError(f"unknown optimiser {c.name!r}: there are adam, adamw")
+    if c.clip:
+        chain.insert(0, optax.clip_by_global_norm(c.clip))
+    return optax.chain(*chain)
+
+
+def _matrices(params: optax.Params) -> optax.Params:
+    return jax.tree.map(lambda p: p.ndim > 1, params)

@@ -1,0 +1,66 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from ecg_jax.models.heads import Projection, normalize
+from ecg_jax.models.resnet1d import ResNet1D, max_pool
+
+
+@pytest.mark.parametrize("T", [7, 8, 31])
+def test_max_pool_is_flax_max_pool(T):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, T, 3)))
+    expected = nn.max_pool(x, (3,), (2,), ((1, 1),))
+    np.testing.assert_array_equal(max_pool(x), expected)
+
+
+def parameters(depth):
+    x = jax.ShapeDtypeStruct((1, 64, 12), jnp.float32)
+    tree = jax.eval_shape(lambda x: ResNet1D(depth).init(jax.random.key(0), x, train=False), x)
+    return sum(int(np.prod(p.shape)) for p in jax.tree.leaves(tree["params"]))
+
+
+def resnet_parameters(depth):
+    """Counted by hand from He et al., table 1, with kernels of one dimension and 12 inputs."""
+    blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}[depth]
+    count, inputs = 7 * 12 * 64 + 2 * 64, 64
+    for stage, n in enumerate(blocks):
+        width = 64 * 2**stage
+        outputs = 4 * width if depth == 50 else width
+        for i in range(n):
+            if depth == 50:
+                count += inputs * width + 3 * width * width + width * outputs
+                count += 2 * (2 * width + outputs)
+            else:
+                count += 3 * inputs * width + 3 * width * width + 4 * width
+            if i == 0 and (stage or depth == 50):
+                count += inputs * outputs + 2 * outputs
+            inputs = outputs
+    return count
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_parameter_count(depth):
+    assert parameters(depth) == resnet_parameters(depth)
+
+
+def test_shapes_and_types():
+    model = ResNet1D(dtype=jnp.bfloat16, width=8)
+    x = jnp.ones((2, 1000, 12))
+    variables = model.init(jax.random.key(0), x, train=False)
+    assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(variables))
+    features = model.apply(variables, x, train=False)
+    assert features.shape == (2, 64)
+    assert features.dtype == jnp.float32
+    assert model.apply(variables, x, train=False, pool=False).shape == (2, 32, 64)
+
+
+def test_heads():
+    x = jnp.ones((2, 8))
+    tree = Projection(4).init(jax.random.key(0), x)["params"]
+    assert set(tree) == {"out"}
+    tree = Projection(4, hidden=16).init(jax.random.key(0), x)["params"]
+    assert tree["Dense_0"]["kernel"].shape == (8, 16)
+    assert np.isfinite(jax.grad(lambda v: normalize(v).sum())(jnp.zeros((1, 3)))).all()
+    np.testing.assert_allclose(jnp.linalg.norm(normalize(x), axis=-1), 1, rtol=1e-6)
