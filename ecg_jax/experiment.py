@@ -115,7 +115,9 @@ def _simulate(config: ConfigDict) -> None:
     except UserError:
         from tfds_builders import prepare
 
-        prepare.prepare(config.dataset, data_dir=config.data_dir, rate=config.rate)
+        options = ["simulated", "--rate", str(config.rate), "--data_dir", config.data_dir]
+        if prepare.main(options):
+            raise UserError(f"no simulated records could be written to {config.data_dir}") from None
 
 
 def report_texts(config: ConfigDict, split: Records) -> tuple[list[str], np.ndarray]:

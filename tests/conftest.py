@@ -27,3 +27,32 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["ECG_JAX_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with 400 simulated records at 100 Hz."""
+    from tfds_builders import prepare
+
+    folder = tmp_path_factory.mktemp("simulated")
+    options = ["simulated", "--rate", "100", "--records", "400", "--data_dir", str(folder)]
+    assert prepare.main(options) == 0
+    return folder
+
+
+@pytest.fixture
+def small(simulated: Path):
+    """`configs/etp.py:demo` with a narrow network and short epochs, on those records."""
+    from configs import etp
+
+    config = etp.get_config("demo")
+    config.data_dir = str(simulated)
+    config.build = False
+    config.model.width = 8
+    config.model.dim = 32
+    config.epochs = 2
+    config.batch_size = 64
+    config.evaluate.draws = 20
+    config.evaluate.tasks = ("super",)
+    config.evaluate.select = "super"
+    return config

@@ -1,0 +1,181 @@
+"""The training loop: it learns, goes on exactly where it stopped, and says what is wrong."""
+
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecg_jax import config as config_lib
+from ecg_jax import optim, parallel, train
+from ecg_jax.checkpoint import Checkpoints, digests
+from ecg_jax.errors import UserError
+from ecg_jax.experiment import Experiment, open_experiment
+from ecg_jax.methods import View, build
+
+
+def final(experiment: Experiment, folder):
+    """The state of a run's last checkpoint."""
+    _, steps = train.load_data(experiment)
+    like = train.init(experiment, optim.build(experiment.config, steps))
+    step, state, notes = Checkpoints(folder / "checkpoints" / "last").restore(like)
+    return step, state, notes
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory, simulated):
+    """A run of four epochs that nothing interrupted."""
+    from configs import etp
+
+    config = etp.get_config("demo")
+    config.update(data_dir=str(simulated), build=False, epochs=4, batch_size=64)
+    config.model.update(width=8, dim=32)
+    config.evaluate.update(tasks=("super",), select="super", draws=20)
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train.train(config, folder)
+    return config, folder
+
+
+def test_a_run_leaves_its_files_and_learns(whole_run):
+    config, folder = whole_run
+    names = {p.name for p in folder.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "checkpoints", "results.json", "tensorboard"}
+    steps = [row for row in lines(folder) if "loss" in row]
+    assert [row["step"] for row in steps] == list(range(1, len(steps) + 1))
+    losses = [row["loss"] for row in steps]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    rows = json.loads((folder / "results.json").read_text())
+    keys = "task dataset split protocol encoder label metric value ci_low ci_high n".split()
+    assert all(list(row)[: len(keys)] == keys for row in rows)
+    assert {row["encoder"] for row in rows} == {"trained", "random"}
+    assert {row["protocol"] for row in rows} == {"linear_probe", "zero_shot"}
+    saved = json.loads((folder / "config.json").read_text())
+    assert saved["config"] == config_lib.to_json(config)
+    assert {"commit", "packages", "device", "text_tower", "splits"} <= set(saved)
+
+
+def interrupt_after(monkeypatch, dispatches):
+    """Sends this process SIGTERM during its nth dispatch."""
+    make = train.make_dispatch
+
+    def counting(*args):
+        dispatch, made = make(*args), 0
+
+        def run(*args):
+            nonlocal made
+            made += 1
+            if made == dispatches:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return dispatch(*args)
+
+        return run
+
+    monkeypatch.setattr(train, "make_dispatch", counting)
+
+
+def test_sigterm_saves_and_the_same_command_ends_bit_for_bit_alike(
+    whole_run, tmp_path, monkeypatch, capsys
+):
+    config, whole = whole_run
+    before = signal.getsignal(signal.SIGTERM)
+    for dispatches in (3, 4, 5):
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, dispatches)
+            train.train(config, tmp_path / "run")
+        assert "stopped by SIGTERM" in capsys.readouterr().out
+        assert not (tmp_path / "run" / "results.json").exists()
+    train.train(config, tmp_path / "run")
+    signal.signal(signal.SIGTERM, before)
+    experiment = open_experiment(config)
+    ours, theirs = final(experiment, tmp_path / "run"), final(experiment, whole)
+    assert ours[0] == theirs[0]
+    assert digests(ours[1]) == digests(theirs[1])
+    assert ours[2]["best"] == theirs[2]["best"]
+    assert lines(tmp_path / "run") == lines(whole)
+    results = [json.loads((f / "results.json").read_text()) for f in (tmp_path / "run", whole)]
+    assert results[0] == results[1]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(small, tmp_path):
+    small.optimizer.learning_rate = 1e30
+    small.optimizer.clip = 0.0
+    with pytest.raises(UserError, match=r"not finite|nan|inf") as error:
+        train.train(small, tmp_path / "run")
+    experiment = open_experiment(small)
+    step, state, _ = final(experiment, tmp_path / "run")
+    assert f"at step {step}" in str(error.value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params)))
+
+
+def test_a_workdir_of_another_config_is_refused(whole_run):
+    config, folder = whole_run
+    other = config.copy_and_resolve_references()
+    other.optimizer.learning_rate = 0.5
+    with pytest.raises(UserError, match=r"another run: optimizer.learning_rate is .* choose anoth"):
+        train.train(other, folder)
+
+
+def test_batches_that_do_not_fit_are_refused_before_anything_is_written(small, tmp_path):
+    small.batch_size = 100
+    with pytest.raises(UserError, match="100 does not divide over 32 virtual shards"):
+        train.train(small, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_devices_and_dispatch_length_do_not_change_the_figures(small, steps):
+    """Five updates on eight devices and on one agree (float32)."""
+    states = []
+    for devices in (1, 8):
+        whole = open_experiment(small)
+        mesh = parallel.make_mesh(jax.devices()[:devices])
+        experiment = Experiment(small, mesh, whole.method, whole.tower)
+        data, per_epoch = train.load_data(experiment)
+        optimizer = optim.build(small, per_epoch)
+        state = train.init(experiment, optimizer)
+        dispatch = train.make_dispatch(small, whole.method, optimizer, per_epoch)
+        for length in [steps] * (5 // steps) + [1] * (5 % steps):
+            state, metrics = dispatch(state, data, length)
+        states.append(jax.device_get((state.params, state.method, metrics["loss"][-1])))
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, np.abs(b).max()))
+
+
+@pytest.mark.parametrize("name", ["etp", "mets"])
+def test_a_method_overfits_one_batch(small, name):
+    small.method = name
+    small.augment = ()
+    small.model.same_report = False
+    method = build(small)
+    rng = np.random.default_rng(0)
+    view = View(
+        ecg=jnp.asarray(rng.standard_normal((16, 200, 12)), jnp.float32),
+        lead_mask=jnp.ones((16, 12), bool),
+        text=jnp.asarray(rng.standard_normal((16, 24)), jnp.float32),
+        text_id=jnp.arange(16),
+    )
+    params, state = method.init(jax.random.key(0), view)
+    small.optimizer.learning_rate = 3e-3
+    optimizer = optim.build(small, 60)
+    moments = optimizer.init(params)
+
+    @jax.jit
+    def step(params, state, moments, i):
+        key = jax.random.key(i)
+        gradient, (state, _) = jax.grad(method.loss, has_aux=True)(params, state, view, key)
+        updates, moments = optimizer.update(gradient, moments, params)
+        return jax.tree.map(jnp.add, params, updates), state, moments
+
+    first = method.loss(params, state, view, jax.random.key(0))[0]
+    for i in range(60):
+        params, state, moments = step(params, state, moments, i)
+    last = method.loss(params, state, view, jax.random.key(0))[0]
+    assert first > 2.0
+    assert last < 0.05
