@@ -62,7 +62,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.model = ConfigDict()
     c.model.depth = 18
     c.model.width = 64
-    c.model.dtype = "float32"
+    c.model.dtype = "float32"  # or bfloat16, or auto: bfloat16 where there is an accelerator
     c.model.dim = 512
     c.model.hidden = 0
     c.model.temperature = 0.07

@@ -10,7 +10,6 @@ batch and changes the optimisation. `demo` runs on simulated records with the st
 Results: docs/results.md.
 """
 
-import jax
 from ml_collections import ConfigDict
 
 from configs import common
@@ -47,8 +46,7 @@ def modern(c: ConfigDict) -> None:
         {"name": "jitter", "sd": 0.05},
         {"name": "lead_mask", "probability": 0.1},
     )
-    if jax.default_backend() != "cpu":
-        c.model.dtype = "bfloat16"
+    c.model.dtype = "auto"
 
 
 def demo(c: ConfigDict, given: ConfigDict) -> None:

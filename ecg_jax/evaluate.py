@@ -114,7 +114,8 @@ def probe_rows(
     y = [split.labels[task][i] for split, i in zip(splits, rows, strict=True)]
     probe = linear_probe.fit(x[0], y[0], x[1], y[1])
     scores = [linear_probe.predict(probe, part) for part in x[1:]]
-    note = f"penalty {probe.l2:g}"
+    best = max(value for _, value in probe.path)
+    note = f"penalty {probe.l2:g}, validation macro AUROC {best:.3f}"
     return _rows(experiment, task, "linear_probe", encoder, y[1:], scores, rows[2], note)
 
 
@@ -137,8 +138,10 @@ def zero_shot_rows(
     classes = text.classes(params, task)
     embedding = [e.embedding[i] for e, i in zip(encoded[1:], rows, strict=True)]
     scores = {name: [zero_shot.scores(e, c) for e in embedding] for name, c in classes.items()}
-    chosen = zero_shot.choose_prompt_set({n: s[0] for n, s in scores.items()}, y[0])
-    note = f"prompts {chosen}"
+    validation = {name: s[0] for name, s in scores.items()}
+    chosen = zero_shot.choose_prompt_set(validation, y[0])
+    best = zero_shot.prompt_set_auroc(validation, y[0])[chosen]
+    note = f"prompts {chosen}, validation macro AUROC {best:.3f}"
     return _rows(experiment, task, "zero_shot", encoder, y, scores[chosen], rows[1], note)
 
 

@@ -13,7 +13,7 @@ from ecg_jax.errors import UserError
 from ecg_jax.losses.contrastive import symmetric_info_nce
 from ecg_jax.methods import Encoded, Method, View
 from ecg_jax.models.heads import Projection, normalize
-from ecg_jax.models.resnet1d import STAGES, ResNet1D
+from ecg_jax.models.resnet1d import STAGES, ResNet1D, activations
 
 MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 
@@ -24,7 +24,7 @@ def build(config: ConfigDict) -> Method:
     m = config.model
     if m.depth not in STAGES:
         raise UserError(f"no ResNet of depth {m.depth}: there are {', '.join(map(str, STAGES))}")
-    encoder = ResNet1D(depth=m.depth, width=m.width, dtype=jnp.dtype(m.dtype))
+    encoder = ResNet1D(depth=m.depth, width=m.width, dtype=activations(m.dtype))
     ecg_head = Projection(m.dim, m.hidden)
     text_head = Projection(m.dim, m.hidden)
     augmentation = augment.compose(config.augment)

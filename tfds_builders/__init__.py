@@ -1,0 +1,1 @@
+"""TFDS builders of public ECG datasets: `python -m tfds_builders.prepare --help`."""

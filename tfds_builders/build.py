@@ -1,0 +1,203 @@
+"""What the builders share: the record schema, reading in several processes, shards in order.
+
+`ShardBasedBuilder` rather than `GeneratorBasedBuilder`: the latter keeps up to 1 GB of examples
+in memory to sort them by hashed key, while here a shard's records at most are held.
+"""
+
+import abc
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from tfds_builders.download import Published, fetch
+from tfds_builders.jobs import Example, Job, processes, read_all
+from tfds_builders.records import LEADS, SourceError
+
+
+class BadRecordsError(ValueError):
+    """Some records can't be used; `bad` is {record id: reason}."""
+
+    def __init__(self, bad: Mapping[str, str], total: int):
+        super().__init__(f"{len(bad)} of {total} records can't be used")
+        self.bad = dict(bad)
+        self.total = total
+
+    def __str__(self) -> str:
+        lines = (f"\n  record {key}: {reason}" for key, reason in self.bad.items())
+        return super().__str__() + "".join(lines)
+
+
+@dataclasses.dataclass
+class RateConfig(tfds.core.BuilderConfig):
+    rate: int = 500
+
+
+RATE_CONFIGS = [
+    RateConfig(name=f"rate{rate}", description=f"Signals at {rate} Hz.", rate=rate)
+    for rate in (500, 100)
+]
+
+
+def features(
+    num_classes: Mapping[str, int],
+    samples: int | None,
+    extra: Mapping[str, tfds.features.FeatureConnector] | None = None,
+) -> tfds.features.FeaturesDict:
+    """The record schema; `samples` is None where records vary in length."""
+    labels = {
+        task: tfds.features.Tensor(shape=(count,), dtype=np.uint8)
+        for task, count in num_classes.items()
+    }
+    return tfds.features.FeaturesDict(
+        {
+            "ecg": tfds.features.Tensor(shape=(samples, len(LEADS)), dtype=np.int16),
+            "lead_mask": tfds.features.Tensor(shape=(len(LEADS),), dtype=np.bool_),
+            "record_id": tfds.features.Text(),
+            "patient_id": tfds.features.Text(),
+            "report": tfds.features.Text(),
+            "fold": tfds.features.Scalar(dtype=np.int32),
+            "labels": tfds.features.FeaturesDict(labels),
+            **(extra or {}),
+        }
+    )
+
+
+def multi_hot(present: Sequence[str] | set[str], classes: Sequence[str]) -> np.ndarray:
+    """uint8 [len(classes)], 1 where the class is among `present`."""
+    return np.array([code in present for code in classes], np.uint8)
+
+
+class EcgBuilder(tfds.core.ShardBasedBuilder):
+    """Reads a published folder of records in several processes and writes shards in its order.
+
+    A subclass names what it `PUBLISHED` and plans the jobs of every split. `skip_bad` goes on
+    without the records that can't be used; otherwise they raise BadRecordsError at the end.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "Initial release."}
+    BUILDER_CONFIGS: ClassVar = RATE_CONFIGS
+    PUBLISHED: ClassVar[Published]
+    RECORDS_PER_SHARD: ClassVar[int]
+
+    skip_bad = False
+
+    def __init__(self, *, file_format: str | None = None, **kwargs):
+        super().__init__(file_format=file_format or "array_record", **kwargs)
+
+    @property
+    def rate(self) -> int:
+        return self.builder_config.rate
+
+    @abc.abstractmethod
+    def _plan(self, source: Path) -> dict[str, list[Job]]:
+        """Jobs by split; fills in the metadata that only the source knows.
+
+        Raises SourceError where the folder as a whole can't be used.
+        """
+
+    def _note(self, example: Example) -> None:
+        """Called with every example that is written, for metadata that sum them up."""
+
+    def _make_info(self, features: tfds.features.FeaturesDict, **metadata) -> tfds.core.DatasetInfo:
+        common = {
+            "rate": self.rate,
+            "units": "uV",
+            "leads": list(LEADS),
+            "bad_records": {},
+            "source": self.PUBLISHED.title,
+        }
+        return self.dataset_info_from_configs(
+            features=features,
+            homepage=self.PUBLISHED.homepage,
+            metadata=tfds.core.MetadataDict(common | metadata),
+        )
+
+    def _source(self, dl_manager: tfds.download.DownloadManager) -> Path:
+        """The folder given as manual_dir, or else a download (resumed where one was begun)."""
+        try:
+            return Path(dl_manager.manual_dir)
+        except AssertionError:  # what TFDS raises where there is no such folder
+            return fetch(self.PUBLISHED, Path(dl_manager.download_dir) / self.name)
+
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager):
+        source = self._source(dl_manager)
+        plan = {split: jobs for split, jobs in self._plan(source).items() if jobs}
+        run = _Run(source, sum(map(len, plan.values())), self._note)
+        if not run.total:
+            raise SourceError(f"{source}: holds no records")
+        run.progress = self._exit.enter_context(
+            tqdm(
+                total=run.total,
+                desc=f"{self.name}/{self.builder_config.name}",
+                unit=" records",
+                mininterval=0.5,
+            )
+        )
+        run.executor = self._exit.enter_context(processes(run.total))
+        self._run = run
+        size = self.RECORDS_PER_SHARD
+        return {
+            split: [
+                functools.partial(run.examples, jobs[i : i + size])
+                for i in range(0, len(jobs), size)
+            ]
+            for split, jobs in plan.items()
+        }
+
+    def _download_and_prepare(self, dl_manager, download_config=None) -> None:
+        with contextlib.ExitStack() as self._exit:
+            super()._download_and_prepare(dl_manager, download_config)
+        run = self._run
+        if run.bad and not (self.skip_bad and len(run.bad) < run.total):
+            raise BadRecordsError(run.bad, run.total)
+        if run.bad:
+            self._write_without(run.bad)
+
+    def _write_without(self, bad: dict[str, str]) -> None:
+        """Lists the bad records, and drops splits that they leave empty: TFDS can't read those."""
+        self.info.metadata["bad_records"] = bad
+        folder = Path(self.data_dir)
+        text = json.dumps(bad, indent=2, ensure_ascii=False)
+        (folder / "bad_records.json").write_text(text + "\n", encoding="utf-8")
+        kept = []
+        for split in self.info.splits.values():
+            if split.num_examples:
+                kept.append(split)
+                continue
+            for shard in folder.glob(f"{self.name}-{split.name}.*"):
+                shard.unlink()
+        self.info.set_splits(tfds.core.splits.SplitDict(kept))
+
+
+@dataclasses.dataclass
+class _Run:
+    """State of one build."""
+
+    source: Path
+    total: int
+    note: Callable[[Example], None]
+    bad: dict[str, str] = dataclasses.field(default_factory=dict)
+    executor: Executor | None = None
+    progress: Any = None
+
+    def examples(self, jobs: Sequence[Job]) -> Iterator[tuple[str, Example]]:
+        """Yields (key, example) in the order of `jobs`; notes the bad ones."""
+        for job, outcome in read_all(jobs, self.executor):
+            self.progress.update()
+            if isinstance(outcome, str):
+                self.bad[job.record_id] = outcome.replace(f"{self.source}{os.sep}", "")
+                continue
+            for example in outcome:
+                self.note(example)
+                yield example["record_id"], example

@@ -1,0 +1,50 @@
+"""CPSC2018, the China Physiological Signal Challenge's training set."""
+
+import functools
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from tfds_builders.build import EcgBuilder, features
+from tfds_builders.cpsc2018 import read
+from tfds_builders.download import Published
+from tfds_builders.jobs import Job
+from tfds_builders.records import digests_of, load_sha256
+
+
+class Builder(EcgBuilder):
+    """TFDS builder of CPSC2018; records vary in length and are labelled with nine classes."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    Optional: CPSC2018 in either published layout, `A0001.mat` and so on with `REFERENCE.csv`, or
+    the PhysioNet/CinC Challenge's `cpsc_2018` folder of `.hea` and `.mat` files. Without it the
+    builder downloads the latter from PhysioNet.
+    """
+    PUBLISHED: ClassVar = Published(
+        title="CPSC2018",
+        homepage="https://physionet.org/content/challenge-2020/1.0.2/",
+        files="https://physionet.org/files/challenge-2020/1.0.2/",
+        wanted=re.compile(r"training/cpsc_2018/g\d+/A\d{4}\.(hea|mat)").fullmatch,
+    )
+    RECORDS_PER_SHARD: ClassVar = 250  # of 16 s on average: 48 MB at 500 Hz
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self._make_info(
+            features({"cpsc": len(read.CLASSES)}, None),
+            classes={"cpsc": list(read.CLASSES)},
+            descriptions=read.DESCRIPTIONS,
+            split_seed=read.SPLIT_SEED,
+        )
+
+    def _plan(self, source: Path) -> dict[str, list[Job]]:
+        sha256 = load_sha256(source)
+        splits = {"train": [], "validation": [], "test": []}
+        for name, record in sorted(read.find_records(source).items()):
+            path = record.stem.relative_to(source).as_posix()
+            digests = digests_of(sha256, path, (".hea", ".mat"))
+            splits[read.split_of(read.fold_of(name))].append(
+                Job(name, functools.partial(read.example, record, self.rate, digests))
+            )
+        return splits
