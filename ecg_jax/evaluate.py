@@ -183,9 +183,8 @@ class TaskText:
         if experiment.method.encode_text is None:
             return
         for task in experiment.config.evaluate.tasks:
-            names = experiment.validation.classes.get(task)
-            if names is None:
-                labelled(experiment.validation, task)
+            labelled(experiment.validation, task)
+            names = experiment.validation.classes[task]
             namespace = NAMESPACES.get(task, "scp")
             if experiment.config.dataset == "mit_bih" and task == "rhythm":
                 namespace = "mit_rhythm"

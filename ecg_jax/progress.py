@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from ecg_jax.config import Config
 
 
 class NonFiniteError(ArithmeticError):
@@ -20,7 +21,7 @@ class Progress:
     """Metrics are taken in when a call is dispatched and read when the next one has been, so the
     device never waits for the host. Files are written by the first process only."""
 
-    def __init__(self, folder: Path, config: ConfigDict, *, start: int, total: int):
+    def __init__(self, folder: Path, config: Config, *, start: int, total: int):
         self._config = config
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._first = jax.process_index() == 0

@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
 from ecg_jax import cache, evaluate, optim, parallel, workdir
 from ecg_jax import config as config_lib
 from ecg_jax.checkpoint import Checkpoints
+from ecg_jax.config import Config
 from ecg_jax.data import normalize, resident
 from ecg_jax.data.records import check_disjoint
 from ecg_jax.errors import UserError, run_main
@@ -60,7 +60,7 @@ def main() -> None:
     train(line.config, line.workdir)
 
 
-def train(config: ConfigDict, folder: Path) -> None:
+def train(config: Config, folder: Path) -> None:
     """Trains to the end and evaluates, or saves and returns on SIGTERM.
 
     Raises:
@@ -162,7 +162,7 @@ def init(experiment: Experiment, optimizer: optax.GradientTransformation) -> Tra
 
 
 def make_dispatch(
-    config: ConfigDict, method: Method, optimizer: optax.GradientTransformation, steps: int
+    config: Config, method: Method, optimizer: optax.GradientTransformation, steps: int
 ) -> Callable[[TrainState, Data, int], tuple[TrainState, dict[str, jax.Array]]]:
     """`dispatch(state, data, length)` makes `length` updates in one call.
 
@@ -206,7 +206,7 @@ def make_dispatch(
     return dispatch
 
 
-def dispatch_length(config: ConfigDict, step: int, steps: int) -> int:
+def dispatch_length(config: Config, step: int, steps: int) -> int:
     """Steps in the next call: never past the end of an epoch."""
     most = config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 32)
     return min(most, steps - step % steps)

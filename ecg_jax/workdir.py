@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from ecg_jax import config as config_lib
+from ecg_jax.config import Config
 from ecg_jax.errors import UserError
 from ecg_jax.experiment import Experiment, provenance
 
@@ -45,7 +44,7 @@ def claim(folder: Path, experiment: Experiment) -> None:
     write_json(path, run)
 
 
-def read(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
+def read(folder: Path) -> tuple[Config, dict[str, Any]]:
     """A run's config, and all of its config.json.
 
     Raises:
@@ -54,7 +53,7 @@ def read(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
     path = folder / "config.json"
     try:
         saved = json.loads(path.read_text())
-        return ConfigDict(saved["config"]), saved
+        return config_lib.from_json(saved["config"]), saved
     except FileNotFoundError:
         raise UserError(f"{folder} holds no run: it has no config.json") from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:

@@ -16,6 +16,11 @@ from ecg_jax.errors import UserError
 from ecg_jax.experiment import Experiment, open_experiment
 from ecg_jax.methods import View, build
 
+COLUMNS = (
+    *("task", "dataset", "split", "protocol", "encoder", "label", "metric"),
+    *("value", "ci_low", "ci_high", "n"),
+)
+
 
 def final(experiment: Experiment, folder):
     """The state of a run's last checkpoint."""
@@ -52,8 +57,7 @@ def test_a_run_leaves_its_files_and_learns(whole_run):
     losses = [row["loss"] for row in steps]
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
     rows = json.loads((folder / "results.json").read_text())
-    keys = "task dataset split protocol encoder label metric value ci_low ci_high n".split()
-    assert all(list(row)[: len(keys)] == keys for row in rows)
+    assert all(tuple(row)[: len(COLUMNS)] == COLUMNS for row in rows)
     assert {row["encoder"] for row in rows} == {"trained", "random"}
     assert {row["protocol"] for row in rows} == {"linear_probe", "zero_shot"}
     saved = json.loads((folder / "config.json").read_text())

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # TFDS is told not to look for TensorFlow before it is imported: nothing here needs it.
 os.environ.setdefault("TFDS_NO_TENSORFLOW", "1")
@@ -111,7 +112,8 @@ def load(
     classes = {task: list(names) for task, names in metadata["classes"].items()}
     labels = {task: np.zeros((N, len(names)), bool) for task, names in classes.items()}
     texts: dict[str, list[str]] = {"record_id": [], "patient_id": [], "report": []}
-    for i, example in enumerate(builder.as_data_source(split)):
+    source: Any = builder.as_data_source(split)
+    for i, example in enumerate(source):
         n = min(len(example["ecg"]), T)
         ecg[i, :n] = example["ecg"][:n]
         length[i] = n

@@ -5,7 +5,7 @@ Every batch draws equally from each shard, and a device owns whole shards. So th
 same on any number of devices that divides the number of shards, and no record crosses devices.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ def put(
     def place(array: np.ndarray) -> jax.Array:
         shape = where.shape + array.shape[1:]
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:
             rows = where[index[0]]
             return array[np.maximum(rows, 0)]
 

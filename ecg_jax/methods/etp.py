@@ -4,10 +4,12 @@ The text tower is frozen, so a report enters as its embedding, computed once. Th
 one projection head per tower are trained with the symmetric contrastive loss.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
+from ecg_jax.config import Config
 from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.losses.contrastive import symmetric_info_nce
@@ -18,7 +20,7 @@ from ecg_jax.models.resnet1d import STAGES, ResNet1D, activations
 MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 
 
-def build(config: ConfigDict) -> Method:
+def build(config: Config) -> Method:
     """config.model: depth, width, dtype, dim, hidden, temperature, learn_temperature, same_report;
     config.augment: see `augment.compose`."""
     m = config.model
@@ -43,10 +45,14 @@ def build(config: ConfigDict) -> Method:
         return params, {"batch_stats": variables["batch_stats"]}
 
     def encode_text(params: dict, text: jax.Array) -> jax.Array:
-        return normalize(text_head.apply({"params": params["text_head"]}, text))  # eq. 2
+        return normalize(
+            jnp.asarray(text_head.apply({"params": params["text_head"]}, text))
+        )  # eq. 2
 
-    def project(params: dict, features: jax.Array) -> jax.Array:
-        return normalize(ecg_head.apply({"params": params["ecg_head"]}, features))  # eq. 1
+    def project(params: dict, features: Any) -> jax.Array:
+        return normalize(
+            jnp.asarray(ecg_head.apply({"params": params["ecg_head"]}, features))
+        )  # eq. 1
 
     def temperature(params: dict) -> jax.Array:
         if not m.learn_temperature:
