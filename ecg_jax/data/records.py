@@ -112,8 +112,7 @@ def load(
     classes = {task: list(names) for task, names in metadata["classes"].items()}
     labels = {task: np.zeros((N, len(names)), bool) for task, names in classes.items()}
     texts: dict[str, list[str]] = {"record_id": [], "patient_id": [], "report": []}
-    source: Any = builder.as_data_source(split)
-    for i, example in enumerate(source):
+    for i, example in enumerate(_source(builder, split)):
         n = min(len(example["ecg"]), T)
         ecg[i, :n] = example["ecg"][:n]
         length[i] = n
@@ -137,6 +136,10 @@ def load(
         labels=labels,
         classes=classes,
     )
+
+
+def _source(builder: Any, split: str) -> Sequence[dict[str, Any]]:
+    return builder.as_data_source(split)
 
 
 def _check_metadata(path: Path, metadata: dict, rate: int) -> None:

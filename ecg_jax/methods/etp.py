@@ -45,14 +45,12 @@ def build(config: Config) -> Method:
         return params, {"batch_stats": variables["batch_stats"]}
 
     def encode_text(params: dict, text: jax.Array) -> jax.Array:
-        return normalize(
-            jnp.asarray(text_head.apply({"params": params["text_head"]}, text))
-        )  # eq. 2
+        projected = text_head.apply({"params": params["text_head"]}, text)  # eq. 2
+        return normalize(jnp.asarray(projected))
 
     def project(params: dict, features: Any) -> jax.Array:
-        return normalize(
-            jnp.asarray(ecg_head.apply({"params": params["ecg_head"]}, features))
-        )  # eq. 1
+        projected = ecg_head.apply({"params": params["ecg_head"]}, features)  # eq. 1
+        return normalize(jnp.asarray(projected))
 
     def temperature(params: dict) -> jax.Array:
         if not m.learn_temperature:
