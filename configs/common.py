@@ -41,7 +41,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.build = False  # prepare the dataset when it is missing (simulated data only)
     c.rate = given.rate or 500  # Hz
     c.seconds = 10.0
-    c.normalize = "record"
+    c.normalize = "millivolt"  # or record, lead: see ecg_jax/data/normalize.py
 
     c.epochs = 50
     c.batch_size = 128
