@@ -1,4 +1,4 @@
-"""Evaluates a run's best checkpoint: python -m ecg_jax.evaluate --workdir DIR
+"""Evaluates a run's best checkpoint: python -m ecg_jax.evaluate --workdir DIR [--tasks A,B]
 
 Every choice (prompts, penalty, thresholds) is made on validation; figures are of the test split,
 with a random encoder beside the trained one.
@@ -38,10 +38,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m ecg_jax.evaluate")
     parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
     parser.add_argument("--data_dir", help="where the prepared data lie, if not where they were")
+    parser.add_argument("--tasks", help="comma-separated, if not the run's own")
     args = parser.parse_args()
     config, _ = workdir.read(args.workdir)
     if args.data_dir:
         config.data_dir = args.data_dir
+    if args.tasks:
+        config.evaluate.tasks = args.tasks.split(",")
     evaluate(open_experiment(config), args.workdir)
 
 
