@@ -42,9 +42,11 @@ def modern(c: ConfigDict) -> None:
     c.model.same_report = True
     c.augment = (
         {"name": "scale"},
-        {"name": "shift"},
+        {"name": "shift", "fraction": 0.3},
         {"name": "jitter", "sd": 0.05},
-        {"name": "lead_mask", "probability": 0.1},
+        {"name": "wander", "sd": 0.1, "rate_hz": float(c.rate)},
+        {"name": "time_mask", "fraction": 0.3},
+        {"name": "lead_mask", "probability": 0.2},
     )
     c.model.dtype = "auto"
 
