@@ -39,7 +39,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.dataset = "ptb_xl"
     c.data_dir = "data"
     c.build = False  # prepare the dataset when it is missing (simulated data only)
-    c.rate = given.rate or 500  # Hz
+    c.rate = given.rate or (100 if given.demo else 500)  # Hz
     c.seconds = 10.0
     c.normalize = "millivolt"  # or record, lead: see ecg_jax/data/normalize.py
 

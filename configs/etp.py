@@ -54,7 +54,6 @@ def modern(c: ConfigDict) -> None:
 def demo(c: ConfigDict, given: ConfigDict) -> None:
     c.dataset = "simulated"
     c.build = True
-    c.rate = given.rate or 100
     c.text.tower = given.text or "minilm"
     c.epochs = 6
     c.evaluate.tasks = ("findings", "super")
