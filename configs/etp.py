@@ -55,7 +55,8 @@ def demo(c: ConfigDict, given: ConfigDict) -> None:
     c.dataset = "simulated"
     c.build = True
     c.text.tower = given.text or "minilm"
-    c.epochs = 6
+    c.epochs = 7
+    c.augment = ({"name": "scale"},)  # a short run learns the findings sooner undisturbed
     c.evaluate.tasks = ("findings", "super")
     c.evaluate.select = "findings"
     c.evaluate.draws = 200
