@@ -56,11 +56,8 @@ class Progress:
     def scores(self, step: int, scores: dict[str, float]) -> None:
         """Writes validation figures."""
         self._write(step, {f"validation/{name}": value for name, value in scores.items()})
-        self._bar.set_postfix_str(f"{self._bar.postfix or ''}", refresh=False)
-        self._bar.write(
-            f"step {step:,}: "
-            + ", ".join(f"{k} {v:.3f}" for k, v in scores.items() if k != "select")
-        )
+        figures = ", ".join(f"{k} {v:.3f}" for k, v in scores.items() if k != "select")
+        self._bar.write(f"step {step:,}, validation: {figures}")
 
     def close(self) -> None:
         self._bar.close()
