@@ -88,7 +88,9 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
     return rows
 
 
-def calibrated(experiment: Experiment, params: Any, state: Any, batches: int = 16) -> tuple:
+def calibrated(
+    experiment: Experiment, params: Any, state: Any, batches: int = 16
+) -> tuple[Any, Any]:
     """Random weights with BatchNorm statistics of training records: the stronger control.
 
     At its initial statistics (mean 0, variance 1) a deep random network hardly tells two records
