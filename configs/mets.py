@@ -3,8 +3,8 @@
     python -m ecg_jax.train --config configs/mets.py --workdir runs/mets
     python -m ecg_jax.train --config configs/mets.py:paper --workdir runs/mets_paper
 
-`paper` is section 4.2 to the letter (batch 32, 50 epochs); `modern`, the default, is
-`configs/etp.py`'s optimisation with the template and the 128-dimensional heads of METS.
+`paper` is the pre-training of section 4.2 to the letter (batch 32, 50 epochs); `modern`, the
+default, is `configs/etp.py`'s optimisation with METS's template and 128-dimensional heads.
 """
 
 from ml_collections import ConfigDict

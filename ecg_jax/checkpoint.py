@@ -6,6 +6,8 @@ sha256 of every array: a checkpoint that was cut short or changed on disk is kno
 
 import hashlib
 import logging
+import re
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -35,12 +37,22 @@ class Checkpoints:
     def save(self, step: int, state: Tree, notes: dict[str, Any]) -> None:
         """Starts saving `state` under `step`; one that is there already is replaced.
 
+        Saves of this step and of later ones, left by a run that went on from a damaged checkpoint,
+        are removed first: orbax would drop a save that is not the newest.
+
         Raises:
           UserError: this save, or the one before it, could not be written.
         """
+        self.wait()
+        need = int(1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))) + 2**20
+        if shutil.disk_usage(self.folder).free < need:
+            raise UserError(
+                f"no room for a checkpoint in {self.folder}: {need / 1e6:.1f} MB are needed: make "
+                "room and run the same command again"
+            )
         try:
-            if step in self._manager.all_steps():
-                self._manager.delete(step)
+            for later in [s for s in self._manager.all_steps() if s >= step]:
+                self._manager.delete(later)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -76,9 +88,8 @@ class Checkpoints:
                 if damaged:
                     raise ValueError(f"{len(damaged)} arrays differ from their sha256")
             except Exception as error:  # whatever a damaged file makes orbax raise
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error)
                 warnings.warn(
-                    f"checkpoint {self.folder / str(step)} is damaged ({reason}): skipped",
+                    f"checkpoint {self.folder / str(step)} is damaged ({_reason(error)}): skipped",
                     stacklevel=2,
                 )
                 continue
@@ -104,10 +115,19 @@ class Checkpoints:
         self._manager.close()
 
     def _failed(self, error: Exception) -> UserError:
+        for partial in self.folder.glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(partial, ignore_errors=True)
         return UserError(
-            f"could not write a checkpoint in {self.folder}: {str(error).splitlines()[0]}; the one "
-            "before it is kept: make room and run the same command again"
+            f"could not write a checkpoint in {self.folder}: {_reason(error)}: make room and run "
+            "the same command again"
         )
+
+
+def _reason(error: Exception) -> str:
+    """An error's first words; tensorstore's go on for pages."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    full = re.search(r"no space left|file too large|quota exceeded", text, re.IGNORECASE)
+    return full[0] if full else re.split(r" \[|\(|: \{", text)[0][:160]
 
 
 def digests(tree: Tree) -> dict[str, str]:

@@ -94,6 +94,33 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def check(config: Config) -> None:
+    """Raises a UserError for a field whose value no run can have."""
+    fields = flatten(config.to_dict())
+    positive = ("epochs", "batch_size", "shards", "log_every", "eval_every", "seconds", "rate")
+    positive += ("model.width", "model.dim", "model.temperature", "evaluate.draws")
+    positive += ("evaluate.batch_size", "optimizer.learning_rate")
+    for name in positive:
+        if not fields[name] > 0:
+            raise UserError(f"--config.{name}={fields[name]}: must be above zero")
+    for name in ("seed", "steps_per_dispatch", "checkpoint_seconds", "model.hidden"):
+        if fields[name] < 0:
+            raise UserError(f"--config.{name}={fields[name]}: must not be negative")
+    choices = {
+        "rate": (100, 500),
+        "text.cased": ("auto", "true", "false"),
+        "text.pooling": ("auto", "mean", "cls"),
+        "text.empty": ("drop", "error"),
+        "text.language": ("english", "original"),
+    }
+    for name, allowed in choices.items():
+        value = fields[name]
+        if (str(value).lower() if name == "text.cased" else value) not in allowed:
+            raise UserError(
+                f"--config.{name}={value}: choose one of {', '.join(map(str, allowed))}"
+            )
+
+
 def to_json(config: Config) -> dict[str, Any]:
     """The config as JSON holds it (tuples become lists)."""
     return json.loads(json.dumps(config.to_dict()))

@@ -12,15 +12,16 @@ class UserError(Exception):
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Runs a program's `main`; a `UserError` or a full disk is one line and exit status 2."""
+    """Runs a program's `main`; a `UserError`, and a file that cannot be read or written, is one
+    line and exit status 2."""
     try:
         status = main()
     except UserError as error:
         status = _say(str(error))
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.filename is None and error.errno not in DISK_FULL:
             raise
-        status = _say(f"{error.strerror}: {error.filename or 'writing a file'}: make room")
+        status = _say(f"{error.filename or 'writing a file'}: {error.strerror}")
     sys.exit(status or 0)
 
 

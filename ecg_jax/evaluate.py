@@ -5,13 +5,16 @@ with a random encoder beside the trained one.
 """
 
 import argparse
+import copy
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from ecg_jax import workdir
+from ecg_jax import methods, workdir
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.data import normalize
 from ecg_jax.data.records import Records, check_disjoint
@@ -28,9 +31,8 @@ NAMESPACES = {
     "form": "scp",
     "diagnostic": "scp",
     "all": "scp",
+    "rhythm": "scp",
     "findings": "scp",
-    "cpsc": "cpsc",
-    "aami": "aami",
 }
 
 
@@ -80,7 +82,7 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
             rows += probe_rows(experiment, task, name, encoded)
             rows += zero_shot_rows(experiment, task, name, encoded, text, variables[0])
     rows.sort(key=lambda row: (row["task"], row["protocol"], row["encoder"] != "trained"))
-    results.write(rows, folder / "results.json")
+    results.write(kept(folder, config.evaluate.tasks) + rows, folder / "results.json")
     tower = experiment.tower.describe()
     print(f"\n{config.method}, best checkpoint (step {step:,}); text tower: {tower['note']}")
     print(results.table(rows))
@@ -89,7 +91,7 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
 
 
 def calibrated(
-    experiment: Experiment, params: Any, state: Any, batches: int = 16
+    experiment: Experiment, params: Any, state: Any, batches: int = 64
 ) -> tuple[Any, Any]:
     """Random weights with BatchNorm statistics of training records: the stronger control.
 
@@ -98,30 +100,38 @@ def calibrated(
     """
     config, train = experiment.config, experiment.train
     size = min(config.evaluate.batch_size, len(train))
-    order = np.random.default_rng(config.seed).permutation(len(train))
+    rng = np.random.default_rng(config.seed)
+    plain = copy.deepcopy(config)
+    plain.augment = ()
+    loss = methods.build(plain).loss
 
     @jax.jit
     def observe(state: Any, ecg: jax.Array, mask: jax.Array) -> Any:
         text = jax.numpy.zeros((size, experiment.tower.width))
         x = normalize.normalize(ecg, mask, config.normalize)
         view = View(x, mask, text, jax.numpy.arange(size))
-        return experiment.method.loss(params, state, view, jax.random.key(config.seed))[1][0]
+        return loss(params, state, view, jax.random.key(config.seed))[1][0]
 
-    for start in range(0, min(batches * size, len(train) - size + 1), size):
-        rows = order[start : start + size]
+    for _ in range(batches):  # of the initial statistics 0.9^64 = 0.1 % remains
+        rows = rng.choice(len(train), size, replace=False)
         state = observe(state, train.ecg[rows], train.lead_mask[rows])
     return params, state
 
 
+def kept(folder: Path, tasks: Sequence[str]) -> list[results.Row]:
+    """The rows that results.json has of other tasks than those evaluated now."""
+    path = folder / "results.json"
+    old = json.loads(path.read_text()) if path.exists() else []
+    return [row for row in old if row["task"] not in tasks]
+
+
 def check_records(experiment: Experiment, folder: Path) -> None:
-    """Raises a UserError if the records are not the run's own, or splits share a patient."""
-    _, saved = workdir.read(folder)
-    for split in (experiment.train, experiment.validation):
-        if saved["splits"].get(split.split) != split.fingerprint():
-            raise UserError(
-                f"the {split.split} records in {experiment.config.data_dir} are not those that "
-                f"{folder} was trained with: name their folder with --data_dir"
-            )
+    """Raises a UserError if records or text tower are not the run's, or splits share a patient."""
+    if differ := workdir.changes(experiment, workdir.read(folder)[1]):
+        raise UserError(
+            f"{folder} was trained with other data: {'; '.join(differ)}: name the folder of its "
+            "records with --data_dir, and give it the text model that it had"
+        )
     check_disjoint(experiment.train, experiment.validation, experiment.test)
 
 
@@ -204,7 +214,8 @@ def _rows(
         classes=test.classes[task],
         draws=bootstrap.draws(patient, experiment.config.evaluate.draws),
     )
-    return [{**row, "choice": note} for row in rows]
+    tower = experiment.tower.describe()["note"]
+    return [{**row, "choice": note, "text_tower": tower} for row in rows]
 
 
 class TaskText:
@@ -218,10 +229,9 @@ class TaskText:
         for task in experiment.config.evaluate.tasks:
             labelled(experiment.validation, task)
             names = experiment.validation.classes[task]
-            namespace = NAMESPACES.get(task, "scp")
-            if experiment.config.dataset == "mit_bih" and task == "rhythm":
-                namespace = "mit_rhythm"
-            sets = prompts.prompt_sets(names, namespace)
+            if task not in NAMESPACES:
+                raise UserError(f"no prompts for task {task!r}: there are {', '.join(NAMESPACES)}")
+            sets = prompts.prompt_sets(names, NAMESPACES[task])
             embed = experiment.tower.embed
             self._prompts[task] = {
                 name: {label: embed(texts) for label, texts in classes.items()}
@@ -251,6 +261,13 @@ class Validator:
             )
         self._experiment = experiment
         self._text = TaskText(experiment)
+        split, task = experiment.validation, experiment.config.evaluate.select
+        y = split.labels[task][labelled(split, task)]
+        if not (y.any(axis=0) & ~y.all(axis=0)).any():
+            raise UserError(
+                f"no class of {task} has positives and negatives among the {len(y)} labelled "
+                f"validation records of {split.dataset}: no checkpoint could be chosen by it"
+            )
 
     def __call__(self, params: Any, state: Any) -> dict[str, float]:
         """Task -> the best prompt set's macro AUROC; `select` is the one that names the best."""

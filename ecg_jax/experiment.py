@@ -1,5 +1,5 @@
-"""What a config names, opened: mesh, method, text tower and records. Training, evaluation and
-export begin here."""
+"""What a config names, opened: mesh, method, text tower and records. Training and
+evaluation begin here."""
 
 import dataclasses
 import functools
@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 import ecg_jax
+from ecg_jax import config as config_lib
 from ecg_jax import parallel
 from ecg_jax.config import Config
 from ecg_jax.data import normalize, records
@@ -95,6 +96,7 @@ def open_experiment(config: Config) -> Experiment:
     Raises:
       UserError: see `records.load`, `tower.load` and `methods.build`.
     """
+    config_lib.check(config)
     normalize.check(config.normalize)
     method = build(config)
     if config.build and config.dataset == "simulated":
@@ -103,7 +105,7 @@ def open_experiment(config: Config) -> Experiment:
     text = config.text
     loaded = tower.load(
         text.tower,
-        cased=None if text.cased == "auto" else text.cased == "true",
+        cased={"auto": None, "true": True, "false": False}[str(text.cased).lower()],
         pooling=None if text.pooling == "auto" else text.pooling,
     )
     return Experiment(config, parallel.make_mesh(), method, loaded)

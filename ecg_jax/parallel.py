@@ -1,4 +1,4 @@
-"""The device mesh, how arrays lie on it, and the start-up of several processes."""
+"""The device mesh, and how arrays lie on it."""
 
 import jax
 import numpy as np

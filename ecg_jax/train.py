@@ -103,6 +103,8 @@ def train(config: Config, folder: Path) -> None:
                     best = scores["select"]
                     best_saves.save(step, evaluate.frozen(state.params, state.method), scores)
             if step < total and time.monotonic() - saved_time > config.checkpoint_seconds:
+                progress.flush()
+                best_saves.wait()  # the state names the best one, which must be there by then
                 last_saves.save(step, state, {"best": best})
                 saved_step, saved_time = step, time.monotonic()
         progress.flush()
@@ -111,16 +113,17 @@ def train(config: Config, folder: Path) -> None:
         last_saves.save(step, state, {"best": best})
         last_saves.wait()
         raise UserError(
-            f"{error} at step {step:,}: the state before it is saved in {last_saves.folder}; "
-            "try a lower --config.optimizer.learning_rate, or --config.optimizer.clip=1.0"
+            f"{error} in the update after step {step:,}: the state at step {step} is saved in "
+            f"{last_saves.folder}; in another --workdir try a lower "
+            "--config.optimizer.learning_rate, or --config.optimizer.clip=1.0"
         ) from error
     finally:
         progress.close()
+    best_saves.close()
     if step > saved_step or step == 0:
         last_saves.save(step, state, {"best": best})
     last_saves.close()
-    best_saves.close()
-    if step < total:
+    if stop.is_set():
         print(f"stopped by SIGTERM at step {step:,}: the same command goes on from here")
         return
     evaluate.evaluate(experiment, folder)

@@ -1,5 +1,6 @@
 """A run's folder: config.json says whose it is."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from ecg_jax import config as config_lib
 from ecg_jax.config import Config
 from ecg_jax.errors import UserError
-from ecg_jax.experiment import Experiment, provenance
+from ecg_jax.experiment import Experiment, provenance, report_texts
 
 # what may differ when a run goes on: where things lie and how often they are reported
 FREE = {"data_dir", "build", "log_every", "checkpoint_seconds"}
@@ -20,7 +21,7 @@ def claim(folder: Path, experiment: Experiment) -> None:
       UserError: the folder holds another run.
     """
     config = config_lib.to_json(experiment.config)
-    splits = {s.split: s.fingerprint() for s in (experiment.train, experiment.validation)}
+    splits = fingerprints(experiment)
     path = folder / "config.json"
     if path.exists():
         _, saved = read(folder)
@@ -30,7 +31,7 @@ def claim(folder: Path, experiment: Experiment) -> None:
             for k in sorted(ours | theirs)
             if ours.get(k) != theirs.get(k) and k not in FREE
         ]
-        differ += [f"the {s} records differ" for s in splits if saved["splits"].get(s) != splits[s]]
+        differ += changes(experiment, saved)
         if differ:
             raise UserError(
                 f"{folder} holds another run: {'; '.join(differ[:4])}"
@@ -40,8 +41,28 @@ def claim(folder: Path, experiment: Experiment) -> None:
     if (folder / "checkpoints").exists():
         raise UserError(f"{folder} has checkpoints but no config.json: choose another --workdir")
     folder.mkdir(parents=True, exist_ok=True)
-    run = {"config": config, "splits": splits, **provenance(experiment)}
-    write_json(path, run)
+    write_json(path, {"config": config, "splits": splits, **provenance(experiment)})
+
+
+def fingerprints(experiment: Experiment) -> dict[str, str]:
+    """sha256 of each split's records, and of the texts that their reports become."""
+    splits = (experiment.train, experiment.validation, experiment.test)
+    hashes = {f"{split.split} records": split.fingerprint() for split in splits}
+    texts, rows = report_texts(experiment.config, experiment.train)
+    digest = hashlib.sha256("\0".join(texts).encode() + rows.tobytes())
+    return {**hashes, "report texts": digest.hexdigest()}
+
+
+def changes(experiment: Experiment, saved: dict[str, Any]) -> list[str]:
+    """What is no longer as it was when a run began: records, texts, or the text tower."""
+    now, before = fingerprints(experiment), saved["splits"]
+    differ = [f"the {name} differ" for name in now if before.get(name) != now[name]]
+    tower = experiment.tower.describe()
+    return differ + [
+        f"the text tower's {name} differs"
+        for name in ("sha256", "vocab_sha256", "cased", "pooling")
+        if saved["text_tower"].get(name) != tower[name]
+    ]
 
 
 def read(folder: Path) -> tuple[Config, dict[str, Any]]:
@@ -53,6 +74,7 @@ def read(folder: Path) -> tuple[Config, dict[str, Any]]:
     path = folder / "config.json"
     try:
         saved = json.loads(path.read_text())
+        _ = saved["splits"], saved["text_tower"]
         return config_lib.from_json(saved["config"]), saved
     except FileNotFoundError:
         raise UserError(f"{folder} holds no run: it has no config.json") from None

@@ -78,6 +78,26 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, damage):
     assert checkpoints.restore(state())[0] == 2
 
 
+def test_a_save_before_a_damaged_step_is_kept(tmp_path):
+    checkpoints = saved(tmp_path, 10, 20)
+    truncate(tmp_path / "20")
+    with pytest.warns(UserWarning, match="skipped"):
+        assert checkpoints.restore(state())[0] == 10
+    checkpoints.save(15, state(15), {"best": 0.0})
+    checkpoints.wait()
+    step, tree, _ = checkpoints.restore(state())
+    assert (step, digests(tree)) == (15, digests(state(15)))
+
+
+def test_no_room(tmp_path, monkeypatch):
+    checkpoints = saved(tmp_path, 1)
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("ecg_jax.checkpoint.shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(UserError, match=r"no room for a checkpoint .* 2\.2 MB are needed"):
+        checkpoints.save(2, state(2), {})
+    assert checkpoints.restore(state())[0] == 1
+
+
 def test_none_whole(tmp_path):
     checkpoints = saved(tmp_path, 1)
     truncate(tmp_path / "1")

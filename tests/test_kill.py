@@ -104,6 +104,7 @@ def test_a_full_disk_stops_the_run_with_one_line(whole, tmp_path, simulated):
     errors = [line for line in full.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "could not write a checkpoint" in errors[0]
+    assert len(errors[0]) < 400
     assert "Traceback" not in full.stderr
     assert not (tmp_path / "run" / "results.json").exists()
     assert run().returncode == 0

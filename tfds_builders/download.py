@@ -1,7 +1,7 @@
 """Downloads of PhysioNet projects, file by file, each checked against SHA256SUMS.txt."""
 
 import dataclasses
-import urllib.error
+import http.client
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def _get(address: str) -> bytes:
         try:
             with urllib.request.urlopen(address, timeout=_TIMEOUT) as response:
                 return response.read()
-        except (OSError, urllib.error.URLError) as error:
+        except (OSError, http.client.HTTPException) as error:
             if attempt == _ATTEMPTS:
                 raise SourceError(
                     f"{address}: {error} (a folder that you have can be given with --source)"

@@ -3,6 +3,7 @@
 Each takes a key and ecg float [B, T, 12] with lead_mask bool [B, 12] and returns both.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ def jitter(sd: float = 0.02) -> Augmentation:
     def apply(key, ecg, mask):
         strength, noise = jax.random.split(key)
         sds = jax.random.uniform(strength, (ecg.shape[0], 1, 1), ecg.dtype, 0, sd)
-        return ecg + sds * jax.random.normal(noise, ecg.shape, ecg.dtype), mask
+        noisy = ecg + sds * jax.random.normal(noise, ecg.shape, ecg.dtype)
+        return jnp.where(mask[:, None, :], noisy, ecg), mask
 
     return apply
 
@@ -79,7 +81,7 @@ def lead_mask(probability: float = 0.1) -> Augmentation:
     return apply
 
 
-def wander(sd: float = 0.1, rate_hz: float = 100.0) -> Augmentation:
+def wander(sd: float = 0.1, *, rate: int) -> Augmentation:
     """Baseline wander: per lead, one sine between 0.05 and 0.5 Hz, as breathing and slow
     electrode drift make, of amplitude up to `sd`."""
 
@@ -89,20 +91,23 @@ def wander(sd: float = 0.1, rate_hz: float = 100.0) -> Augmentation:
         amplitude = jax.random.uniform(a, (B, 1, C), ecg.dtype, 0, sd)
         frequency = jax.random.uniform(f, (B, 1, 1), ecg.dtype, 0.05, 0.5)
         phase = jax.random.uniform(p, (B, 1, C), ecg.dtype, 0, 2 * jnp.pi)
-        t = (jnp.arange(T, dtype=ecg.dtype) / rate_hz)[None, :, None]
+        t = (jnp.arange(T, dtype=ecg.dtype) / rate)[None, :, None]
         drift = amplitude * jnp.sin(2 * jnp.pi * frequency * t + phase)
         return jnp.where(mask[:, None, :], ecg + drift, ecg), mask
 
     return apply
 
 
-def compose(steps: Sequence[Mapping[str, Any]]) -> Augmentation:
+def compose(steps: Sequence[Mapping[str, Any]], rate: int) -> Augmentation:
     """The augmentations of a config, in its order: `[{"name": "scale", "low": 0.9}, ...]`.
+
+    `rate` is that of the records, in Hz.
 
     Raises:
       UserError: an unknown name or argument.
     """
-    known = {f.__name__: f for f in (scale, jitter, shift, time_mask, lead_mask, wander)}
+    known = {f.__name__: f for f in (scale, jitter, shift, time_mask, lead_mask)}
+    known["wander"] = functools.partial(wander, rate=rate)
     chain = []
     for step in steps:
         options = dict(step)

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ def folder(data_dir: str | Path, dataset: str, rate: int) -> Path:
       UserError: there is none; the line holds the command that prepares it.
     """
     root = Path(data_dir).expanduser() / dataset / f"rate{rate}"
-    versions = [p.parent for p in root.glob("*/dataset_info.json")]
+    complete = (p.parent for p in root.glob("*/dataset_info.json"))
+    versions = [p for p in complete if re.fullmatch(r"\d+\.\d+\.\d+", p.name)]
     if not versions:
         raise UserError(
             f"{dataset} at {rate} Hz is not prepared in {data_dir}: run `python -m "

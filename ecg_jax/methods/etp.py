@@ -29,7 +29,7 @@ def build(config: Config) -> Method:
     encoder = ResNet1D(depth=m.depth, width=m.width, dtype=activations(m.dtype))
     ecg_head = Projection(m.dim, m.hidden)
     text_head = Projection(m.dim, m.hidden)
-    augmentation = augment.compose(config.augment)
+    augmentation = augment.compose(config.augment, config.rate)
 
     def init(key: jax.Array, view: View) -> tuple[dict, dict]:
         k_encoder, k_ecg, k_text = jax.random.split(key, 3)

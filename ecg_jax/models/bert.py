@@ -42,6 +42,8 @@ def read_config(path: Path) -> BertConfig:
         raise UserError(f"{path}: no such file; a text model's folder needs config.json") from None
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a JSON object, so no model's configuration")
     for field, supported in (
         ("model_type", "bert"),
         ("hidden_act", "gelu"),

@@ -61,6 +61,7 @@ class TextTower:
             "stand_in": self.stand_in,
             "note": self.note,
             "sha256": self.sha256,
+            "vocab_sha256": self.vocab_sha256,
             "cased": self.cased,
             "pooling": self.pooling,
             "width": self.width,
@@ -236,6 +237,8 @@ def _check_vocabulary(path: Path, config: BertConfig, cased: bool | None) -> boo
         tokens = path.read_text(encoding="utf-8").splitlines()
     except OSError:
         raise UserError(f"{path}: no such file; a text model's folder needs vocab.txt") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not UTF-8 ({error})") from None
     if len(tokens) > config.vocab_size or not {"[CLS]", "[SEP]", "[UNK]"} <= set(tokens):
         raise UserError(
             f"{path}: {len(tokens)} tokens for a vocab_size of {config.vocab_size}, or without "

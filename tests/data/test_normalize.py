@@ -2,7 +2,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecg_jax.data.leads import LEADS, lead_mask
 from ecg_jax.data.normalize import normalize
 from ecg_jax.errors import UserError
 
@@ -39,9 +38,3 @@ def test_lead(batch):
 def test_unknown(batch):
     with pytest.raises(UserError, match="unknown normalisation 'z'"):
         normalize(*batch, "z")
-
-
-def test_lead_names():
-    assert lead_mask("I, avr,V6").nonzero()[0].tolist() == [0, 3, 11]
-    with pytest.raises(UserError, match="unknown lead 'V7'"):
-        lead_mask([*LEADS, "V7"])

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,7 +107,11 @@ def _read_references(folder: Path, references: list[Path]) -> list[Source]:
     found = {path.stem: path.with_suffix("") for path in sorted(folder.rglob("A*.mat"))}
     sources = []
     for path in references:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except ValueError as error:
+            raise SourceError(f"{path}: not UTF-8 ({error})") from None
+        with io.StringIO(text, newline="") as file:
             reader = csv.DictReader(file)
             if missing := {"Recording", "First_label"} - set(reader.fieldnames or ()):
                 raise SourceError(f"{path}: lacks column {', '.join(sorted(missing))}")
