@@ -93,7 +93,7 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
 def calibrated(
     experiment: Experiment, params: Any, state: Any, batches: int = 64
 ) -> tuple[Any, Any]:
-    """Random weights with BatchNorm statistics of training records: the stronger control.
+    """The control: random weights, with the BatchNorm statistics of clean training records.
 
     At its initial statistics (mean 0, variance 1) a deep random network hardly tells two records
     apart; with those of the data it is the baseline that published figures often fail to beat.

@@ -66,7 +66,7 @@ def train(config: Config, folder: Path) -> None:
     Raises:
       UserError: wrong input, a loss that is not finite, a disk that is full.
     """
-    stop = stop_on_sigterm()
+    stop = Stop()
     experiment = open_experiment(config)
     check_disjoint(experiment.train, experiment.validation)
     data, steps = load_data(experiment)
@@ -88,7 +88,8 @@ def train(config: Config, folder: Path) -> None:
     saved_step, saved_time = step, time.monotonic()
     progress = Progress(folder, config, start=step, total=total)
     try:
-        while step < total and not stop.is_set():
+        stop.training = True
+        while step < total and not stop.asked:
             length = dispatch_length(config, step, steps)
             state, metrics = dispatch(state, data, length)
             progress.steps(step, metrics)
@@ -123,18 +124,30 @@ def train(config: Config, folder: Path) -> None:
     if step > saved_step or step == 0:
         last_saves.save(step, state, {"best": best})
     last_saves.close()
-    if stop.is_set():
+    stop.training = False
+    if stop.asked:
         print(f"stopped by SIGTERM at step {step:,}: the same command goes on from here")
         return
     evaluate.evaluate(experiment, folder)
 
 
-def stop_on_sigterm() -> threading.Event:
-    """Set once the process is asked to end, as schedulers do before they take a machine back."""
-    event = threading.Event()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: event.set())
-    return event
+class Stop:
+    """SIGTERM, as schedulers send it before they take a machine back.
+
+    While updates are made it is noted in `asked`, so that the state can be saved. Before and after
+    there is nothing to save: the program ends at once, with status 0.
+    """
+
+    def __init__(self):
+        self.asked = self.training = False
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, *_: object) -> None:
+        self.asked = True
+        if not self.training:
+            print("stopped by SIGTERM: the same command goes on from here")
+            sys.exit(0)
 
 
 def load_data(experiment: Experiment) -> tuple[Data, int]:

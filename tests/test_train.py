@@ -117,6 +117,18 @@ def test_sigterm_saves_and_the_same_command_ends_bit_for_bit_alike(
     assert results[0] == results[1]
 
 
+def test_sigterm_before_and_after_the_updates_ends_with_status_0():
+    before = signal.getsignal(signal.SIGTERM)
+    stop = train.Stop()
+    with pytest.raises(SystemExit) as end:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert end.value.code == 0
+    stop.asked, stop.training = False, True
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.asked
+    signal.signal(signal.SIGTERM, before)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(small, tmp_path):
     small.optimizer.learning_rate = 1e30
     small.optimizer.clip = 0.0
