@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from ml_collections import ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ecg_jax import config as config_lib
 from ecg_jax import evaluate, parallel, workdir
 from ecg_jax.checkpoint import Checkpoints
+from ecg_jax.config import Config
 from ecg_jax.data import normalize
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
@@ -95,7 +95,7 @@ def export(folder: Path, out: Path) -> None:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
 
 
-def describe(config: ConfigDict, saved: dict[str, Any], step: int, sha256: str) -> dict[str, Any]:
+def describe(config: Config, saved: dict[str, Any], step: int, sha256: str) -> dict[str, Any]:
     """What config.json says."""
     text = {"language": config.text.language, "template": config.text.template}
     return {
@@ -167,7 +167,10 @@ def load_exported(folder: Path | str) -> Exported:
     folder = Path(folder)
     try:
         description = json.loads((folder / CONFIG).read_text())
-        config, width = ConfigDict(description["config"]), description["text_tower"]["width"]
+        config, width = (
+            config_lib.from_json(description["config"]),
+            description["text_tower"]["width"],
+        )
         known, sha256 = description["format"] == FORMAT, description["weights_sha256"]
     except FileNotFoundError:
         raise UserError(f"{folder} holds no exported model: it has no {CONFIG}") from None
@@ -203,7 +206,7 @@ def _read_arrays(path: Path, sha256: str) -> dict[str, np.ndarray]:
         raise UserError(f"{path} cannot be read ({error}): export it again") from None
 
 
-def _shapes(config: ConfigDict, width: int, sharding: Any = None) -> dict[str, Any]:
+def _shapes(config: Config, width: int, sharding: Any = None) -> dict[str, Any]:
     """The variables' shapes, as a checkpoint for evaluation holds them."""
     T = round(config.seconds * config.rate)
     view = View(

@@ -15,7 +15,7 @@ LAYERS = (
     ("evaluation",),
     ("workdir", "progress"),
     ("evaluate",),
-    ("train",),
+    ("train", "export"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted((ROOT / "ecg_jax").rglob("*.py"))
