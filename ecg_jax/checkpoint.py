@@ -20,7 +20,7 @@ from ecg_jax.errors import UserError
 
 Tree = Any
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every phase of every save
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports every phase of every save
 
 
 class Checkpoints:

@@ -140,6 +140,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(s
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params)))
 
 
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(whole_run, tmp_path, monkeypatch):
+    config, whole = whole_run
+    usage = type("Usage", (), {"free": 1000})
+    with monkeypatch.context() as patch:
+        patch.setattr("ecg_jax.checkpoint.shutil.disk_usage", lambda folder: usage)
+        with pytest.raises(UserError, match="no room for a checkpoint"):
+            train.train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "results.json").exists()
+    train.train(config, tmp_path / "run")
+    experiment = open_experiment(config)
+    assert digests(final(experiment, tmp_path / "run")[1]) == digests(final(experiment, whole)[1])
+
+
 def test_a_workdir_of_another_config_is_refused(whole_run):
     config, folder = whole_run
     other = config.copy_and_resolve_references()
