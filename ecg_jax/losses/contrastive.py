@@ -1,19 +1,38 @@
-"""Contrastive losses between two sets of embeddings of the same records."""
+"""Contrastive losses between two sets of embeddings of the same records.
+
+Each has three forms of equal value and gradient, which differ in what a device holds (global batch
+K on n devices): `plain` and `gathered` K x K / n similarities, `ring` (K / n) squared.
+"""
 
 import jax
 import jax.numpy as jnp
-from jax.nn import logsumexp
+from jax.nn import log_sigmoid, logsumexp
+
+from ecg_jax.errors import UserError
+from ecg_jax.losses import sharded
+
+FORMS = ("plain", *sharded.FORMS)
+
+
+def check_form(form: str) -> None:
+    """Raises a UserError if there is no such form."""
+    if form not in FORMS:
+        raise UserError(f"no form {form!r} of the contrastive loss: there are {', '.join(FORMS)}")
 
 
 def symmetric_info_nce(
-    e: jax.Array, t: jax.Array, temperature: jax.Array | float, group: jax.Array | None = None
+    e: jax.Array,
+    t: jax.Array,
+    temperature: jax.Array | float,
+    group: jax.Array | None = None,
+    form: str = "plain",
 ) -> jax.Array:
     """ETP equations 3-5, METS equations 2-4: symmetric InfoNCE over the global batch.
 
         L = 1/2K sum_i [ -log softmax_j(e_i . t_j / tau)_i - log softmax_j(t_i . e_j / tau)_i ]
 
-    Under `jax.jit` with the batch sharded over the mesh, `e @ t.T` gathers the other side's
-    embeddings, so every record meets all K texts of the global batch.
+    Under `jax.jit` with the batch sharded over the mesh, the plain form's `e @ t.T` gathers the
+    other side's embeddings, so every record meets all K texts of the global batch.
 
     Args:
       e, t: float32 [K, D], of unit length; row i of both belongs to record i.
@@ -22,10 +41,13 @@ def symmetric_info_nce(
         positives of each other: the target is spread evenly over the group's members, instead
         of calling a record's own report a negative because a neighbour has it too. None is the
         papers' loss.
+      form: one of `FORMS`; all but `plain` need a mesh, `jax.set_mesh`.
 
     Returns:
       float32 scalar.
     """
+    if form != "plain":
+        return sharded.symmetric_info_nce(e, t, temperature, _groups(e, group), form)
     logits = (e @ t.T) / temperature
     if group is None:
         positive = jnp.sum(e * t, axis=-1) / temperature
@@ -38,3 +60,32 @@ def symmetric_info_nce(
         to_text = logsumexp(logits, axis=1) - positive
         to_ecg = logsumexp(logits, axis=0) - jnp.sum(target * logits, axis=0)
     return 0.5 * jnp.mean(to_text + to_ecg)
+
+
+def sigmoid(
+    e: jax.Array,
+    t: jax.Array,
+    temperature: jax.Array | float,
+    bias: jax.Array | float,
+    group: jax.Array | None = None,
+    form: str = "plain",
+) -> jax.Array:
+    """SigLIP's loss (Zhai et al. 2023, arXiv 2303.15343, section 3.2): every pair for itself.
+
+        L = -1/K sum_ij log sigmoid(z_ij (e_i . t_j / tau + b)),  z_ij = 1 if i = j, else -1
+
+    Args:
+      bias: b; the paper starts it at -10, with tau at 0.1.
+      group: int [K] or None; z_ij = 1 for records of one group too.
+
+    The other arguments and the result are as in `symmetric_info_nce`.
+    """
+    group = _groups(e, group)
+    if form != "plain":
+        return sharded.sigmoid(e, t, temperature, bias, group, form)
+    sign = jnp.where(group[:, None] == group[None, :], 1.0, -1.0)
+    return -log_sigmoid(sign * ((e @ t.T) / temperature + bias)).sum() / len(e)
+
+
+def _groups(e: jax.Array, group: jax.Array | None) -> jax.Array:
+    return jnp.arange(len(e)) if group is None else group

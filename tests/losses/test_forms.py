@@ -1,0 +1,113 @@
+"""Every form of the losses has the value and the gradients of a float64 oracle."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+from scipy.special import expit, log_softmax
+
+from benchmarks.loss_memory import temporary_bytes
+from ecg_jax import parallel
+from ecg_jax.errors import UserError
+from ecg_jax.losses import contrastive
+
+D = 5
+
+
+def info_nce(e, t, group, tau):
+    """ETP equations 3-5, record by record."""
+    K, total = len(e), 0.0
+    for i in range(K):
+        target = (group == group[i]) / (group == group[i]).sum()
+        total -= target @ log_softmax(t @ e[i] / tau) + target @ log_softmax(e @ t[i] / tau)
+    return total / (2 * K)
+
+
+def siglip(e, t, group, tau, bias):
+    """SigLIP's equation."""
+    z = np.where(group[:, None] == group[None], 1, -1)
+    return -np.log(expit(z * (e @ t.T / tau + bias))).sum() / len(e)
+
+
+LOSSES = {
+    "info_nce": (info_nce, contrastive.symmetric_info_nce, (0.1,)),
+    "sigmoid": (siglip, contrastive.sigmoid, (0.1, -4.0)),
+}
+
+
+def records(K, grouped):
+    rng = np.random.default_rng(K)
+    e, t = rng.standard_normal((2, K, D))
+    group = rng.permutation(np.arange(K) // 3) if grouped else np.arange(K)
+    return [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (e, t)], group
+
+
+@functools.cache
+def expected(loss, K, grouped):
+    """The oracle's value, and its gradients for e, t and the scalars by central differences."""
+    oracle, _, scalars = LOSSES[loss]
+    (e, t), group = records(K, grouped)
+    point = np.concatenate([e.ravel(), t.ravel(), scalars])
+
+    def of(flat):
+        e, t = flat[: 2 * K * D].reshape(2, K, D)
+        return oracle(e, t, group, *flat[2 * K * D :])
+
+    steps = [approx_fprime(point, of, s * 1e-6) for s in (1, -1)]
+    return of(point), np.mean(steps, axis=0)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize(("devices", "K"), [(1, 16), (8, 16), (8, 32)])
+@pytest.mark.parametrize("form", contrastive.FORMS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_value_and_gradients(loss, form, devices, K, grouped):
+    (e, t), group = records(K, grouped)
+    _, run, scalars = LOSSES[loss]
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    sharding = parallel.by_record(mesh)
+    e, t = (parallel.put(x.astype(np.float32), sharding) for x in (e, t))
+    ids = parallel.put(group.astype(np.int32), sharding) if grouped else None
+
+    def value(e, t, *scalars):
+        return run(e, t, *scalars, ids, form)
+
+    arguments = (e, t, *map(jnp.float32, scalars))
+    with jax.set_mesh(mesh):
+        grad = jax.jit(jax.value_and_grad(value, argnums=tuple(range(len(arguments)))))
+        found, gradients = grad(*arguments)
+    wanted, gradient = expected(loss, K, grouped)
+    np.testing.assert_allclose(found, wanted, rtol=2e-6)
+    flat = np.concatenate([np.ravel(g) for g in gradients])
+    np.testing.assert_allclose(flat, gradient, atol=1e-6 * max(1.0, np.abs(gradient).max()))
+
+
+@pytest.mark.parametrize("form", ["gathered", "ring"])
+def test_embeddings_far_from_unit_length_do_not_overflow(form):
+    (e, t), _ = records(16, False)
+    e, t = (jnp.asarray(100 * x, jnp.float32) for x in (e, t))
+    plain = contrastive.symmetric_info_nce(e, t, 0.01)
+    assert plain > 1e4  # exp of it is not a float32
+    with jax.set_mesh(parallel.make_mesh()):
+        run = functools.partial(contrastive.symmetric_info_nce, temperature=0.01, form=form)
+        found, gradients = jax.jit(jax.value_and_grad(run, (0, 1)))(e, t)
+    np.testing.assert_allclose(found, plain, rtol=1e-6)
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_ring_takes_a_quarter_of_the_memory_and_not_the_square(loss):
+    def used(form, batch):
+        return temporary_bytes(loss, form, batch=batch, dim=256, devices=8)
+
+    ring = used("ring", 8192)
+    assert ring <= used("plain", 8192) / 4
+    assert ring <= 3 * used("ring", 4096)
+
+
+def test_no_such_form():
+    with pytest.raises(UserError, match=r"no form 'star' .* plain, gathered, ring"):
+        contrastive.check_form("star")
