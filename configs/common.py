@@ -68,8 +68,15 @@ def base(given: ConfigDict) -> ConfigDict:
     c.model.temperature = 0.07
     c.model.learn_temperature = False
     c.model.same_report = False
+    c.model.loss = "info_nce"  # or sigmoid, for which tau starts at 0.1 and is learned
+    c.model.bias = -10.0  # of the sigmoid loss, where it starts
 
     c.augment = ()
+
+    c.parallel = ConfigDict()
+    c.parallel.loss = "plain"  # or gathered, ring: the same figures in other memory
+    c.parallel.batch_norm = "global"  # or device: statistics of each device's own records
+    c.parallel.shard_optimizer = False  # its state in parts over the devices, not in copies
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "adam"

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ecg_jax import workdir
+from ecg_jax import hosts, workdir
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.data.records import Records, check_disjoint
 from ecg_jax.errors import UserError, run_main
@@ -37,11 +37,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m ecg_jax.evaluate")
     parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
     parser.add_argument("--data_dir", help="where the prepared data lie, if not where they were")
+    for field in hosts.FLAGS:
+        parser.add_argument(
+            f"--{field.name}",
+            type=type(field.default),
+            default=field.default,
+            help=field.metadata["help"],
+        )
     args = parser.parse_args()
     config, _ = workdir.read(args.workdir)
     if args.data_dir:
         config.data_dir = args.data_dir
-    evaluate(open_experiment(config), args.workdir)
+    hosts.start(hosts.Address(**{field.name: getattr(args, field.name) for field in hosts.FLAGS}))
+    evaluate(hosts.together(lambda: open_experiment(config)), args.workdir)
 
 
 def frozen(params: Any, state: Any) -> dict[str, Any]:
@@ -72,7 +80,7 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
             rows += probe_rows(experiment, task, name, encoded)
             rows += zero_shot_rows(experiment, task, name, encoded, text, variables[0])
     rows.sort(key=lambda row: (row["task"], row["protocol"], row["encoder"] != "trained"))
-    results.write(rows, folder / "results.json")
+    hosts.first_alone(lambda: results.write(rows, folder / "results.json"))
     tower = experiment.tower.describe()
     print(f"\n{config.method}, best checkpoint (step {step:,}); text tower: {tower['note']}")
     print(results.table(rows))

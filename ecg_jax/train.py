@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ecg_jax import cache, evaluate, optim, parallel, workdir
+from ecg_jax import cache, evaluate, hosts, optim, parallel, workdir
 from ecg_jax import config as config_lib
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.data import normalize, resident
@@ -55,6 +55,7 @@ class Data(NamedTuple):
 
 def main() -> None:
     line = config_lib.parse(sys.argv, __doc__ or "")
+    hosts.start(line.address)
     jax.config.update("jax_compilation_cache_dir", str(cache.folder("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     train(line.config, line.workdir)
@@ -67,8 +68,9 @@ def train(config: ConfigDict, folder: Path) -> None:
       UserError: wrong input, a loss that is not finite, a disk that is full.
     """
     stop = stop_on_sigterm()
-    experiment = open_experiment(config)
-    check_disjoint(experiment.train, experiment.validation)
+    experiment = hosts.together(lambda: open_experiment(config))
+    hosts.together(lambda: check_disjoint(experiment.train, experiment.validation))
+    workdir.check_hosts(experiment)
     data, steps = load_data(experiment)
     optimizer = optim.build(config, steps)
     dispatch = make_dispatch(config, experiment.method, optimizer, steps)
@@ -88,7 +90,7 @@ def train(config: ConfigDict, folder: Path) -> None:
     saved_step, saved_time = step, time.monotonic()
     progress = Progress(folder, config, start=step, total=total)
     try:
-        while step < total and not stop.is_set():
+        while step < total and not stop.at(step):
             length = dispatch_length(config, step, steps)
             state, metrics = dispatch(state, data, length)
             progress.steps(step, metrics)
@@ -97,12 +99,13 @@ def train(config: ConfigDict, folder: Path) -> None:
                 continue
             if (step // steps) % config.eval_every == 0 or step == total:
                 progress.flush()
-                scores = validate(state.params, state.method)
+                scores = hosts.from_first(validate(state.params, state.method))
                 progress.scores(step, scores)
                 if scores["select"] > best:
                     best = scores["select"]
                     best_saves.save(step, evaluate.frozen(state.params, state.method), scores)
-            if step < total and time.monotonic() - saved_time > config.checkpoint_seconds:
+            due = time.monotonic() - saved_time > config.checkpoint_seconds
+            if step < total and hosts.from_first(due):
                 last_saves.save(step, state, {"best": best})
                 saved_step, saved_time = step, time.monotonic()
         progress.flush()
@@ -126,12 +129,13 @@ def train(config: ConfigDict, folder: Path) -> None:
     evaluate.evaluate(experiment, folder)
 
 
-def stop_on_sigterm() -> threading.Event:
-    """Set once the process is asked to end, as schedulers do before they take a machine back."""
-    event = threading.Event()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: event.set())
-    return event
+def stop_on_sigterm() -> hosts.Preemption:
+    """Says whether the run has been asked to end."""
+    preemption = hosts.Preemption()
+    alone = jax.process_count() == 1
+    if alone and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, preemption.handle)
+    return preemption
 
 
 def load_data(experiment: Experiment) -> tuple[Data, int]:
@@ -146,7 +150,7 @@ def load_data(experiment: Experiment) -> tuple[Data, int]:
         print(f"{dropped} of {len(train):,} training records have no report text: left out")
         train, row = train.take(np.flatnonzero(row >= 0)), row[row >= 0]
     steps = resident.steps_per_epoch(len(train), config.batch_size, config.shards)
-    table = experiment.tower.embed(texts, template=config.text.template)
+    table = hosts.from_first(experiment.tower.embed(texts, template=config.text.template))
     split = resident.put(
         experiment.mesh, train.ecg, train.lead_mask, row, shards=config.shards, seed=config.seed
     )
@@ -157,7 +161,8 @@ def init(experiment: Experiment, optimizer: optax.GradientTransformation) -> Tra
     """The state at step 0, replicated over the mesh."""
     params, method = experiment.init(jax.random.key(experiment.config.seed))
     sharding = parallel.replicated(experiment.mesh)
-    moments = jax.jit(optimizer.init, out_shardings=sharding)(params)
+    moments = jax.jit(optimizer.init)(params)
+    moments = jax.device_put(moments, optimizer_shardings(experiment.config, mesh, moments))
     return TrainState(jax.device_put(jnp.int32(0), sharding), params, method, moments)
 
 

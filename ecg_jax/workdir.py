@@ -7,11 +7,20 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ecg_jax import config as config_lib
+from ecg_jax import hosts
 from ecg_jax.errors import UserError
 from ecg_jax.experiment import Experiment, provenance
 
 # what may differ when a run goes on: where things lie and how often they are reported
-FREE = {"data_dir", "build", "log_every", "checkpoint_seconds", "steps_per_dispatch"}
+FREE = {
+    "data_dir",
+    "build",
+    "log_every",
+    "checkpoint_seconds",
+    "steps_per_dispatch",
+    "parallel.loss",
+    "parallel.shard_optimizer",
+}
 
 
 def claim(folder: Path, experiment: Experiment) -> None:
