@@ -37,7 +37,7 @@ class Experiment:
 
     @functools.cached_property
     def train(self) -> Records:
-        return self._split("train")
+        return self._split("train", stored=self.config.get("stream", False))
 
     @functools.cached_property
     def validation(self) -> Records:
@@ -47,9 +47,9 @@ class Experiment:
     def test(self) -> Records:
         return self._split("test")
 
-    def _split(self, split: str) -> Records:
+    def _split(self, split: str, stored: bool = False) -> Records:
         c = self.config
-        return records.load(c.data_dir, c.dataset, c.rate, split, seconds=c.seconds)
+        return records.load(c.data_dir, c.dataset, c.rate, split, seconds=c.seconds, stored=stored)
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         """Random parameters and state of the method, replicated over the mesh."""

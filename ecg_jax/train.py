@@ -8,11 +8,12 @@ runs; validate and save at the ends of epochs; evaluate. The same command resume
 """
 
 import functools
+import itertools
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +27,9 @@ from ml_collections import ConfigDict
 from ecg_jax import cache, evaluate, optim, parallel, workdir
 from ecg_jax import config as config_lib
 from ecg_jax.checkpoint import Checkpoints
-from ecg_jax.data import normalize, resident
+from ecg_jax.data import normalize, records, resident
 from ecg_jax.data.records import check_disjoint
+from ecg_jax.data.stream import Stream
 from ecg_jax.errors import UserError, run_main
 from ecg_jax.experiment import Experiment, open_experiment, report_texts
 from ecg_jax.methods import Method, View
@@ -47,9 +49,10 @@ class TrainState:
 
 
 class Data(NamedTuple):
-    """The training split and the table [M, F] of the embeddings of its distinct reports."""
+    """The training split, on the devices or on disk, or the one batch of a streamed step; and the
+    table [M, F] of the embeddings of the split's distinct reports."""
 
-    split: resident.Split
+    split: resident.Split | Stream | resident.Batch
     texts: jax.Array
 
 
@@ -68,6 +71,7 @@ def train(config: ConfigDict, folder: Path) -> None:
     """
     stop = stop_on_sigterm()
     experiment = open_experiment(config)
+    check_memory(experiment)
     check_disjoint(experiment.train, experiment.validation)
     data, steps = load_data(experiment)
     optimizer = optim.build(config, steps)
@@ -85,12 +89,13 @@ def train(config: ConfigDict, folder: Path) -> None:
     print(parameter_counts(experiment, state.params))
 
     step, total = int(state.step), config.epochs * steps
+    feed = feeder(data, step, total)
     saved_step, saved_time = step, time.monotonic()
     progress = Progress(folder, config, start=step, total=total)
     try:
         while step < total and not stop.is_set():
             length = dispatch_length(config, step, steps)
-            state, metrics = dispatch(state, data, length)
+            state, metrics = dispatch(state, next(feed), length)
             progress.steps(step, metrics)
             step += length
             if step % steps:
@@ -134,8 +139,16 @@ def stop_on_sigterm() -> threading.Event:
     return event
 
 
+def check_memory(experiment: Experiment) -> None:
+    """Raises a UserError if a split that is to be resident does not fit; see `resident`."""
+    c = experiment.config
+    if not c.stream:
+        size = records.signal_bytes(c.data_dir, c.dataset, c.rate, "train", seconds=c.seconds)
+        resident.check_memory(experiment.mesh, size, f"{c.dataset} train")
+
+
 def load_data(experiment: Experiment) -> tuple[Data, int]:
-    """The training pairs on the mesh, and the number of steps in an epoch.
+    """The training pairs, on the mesh or on disk, and the number of steps in an epoch.
 
     Raises:
       UserError: see `report_texts` and `resident`.
@@ -147,10 +160,19 @@ def load_data(experiment: Experiment) -> tuple[Data, int]:
         train, row = train.take(np.flatnonzero(row >= 0)), row[row >= 0]
     steps = resident.steps_per_epoch(len(train), config.batch_size, config.shards)
     table = experiment.tower.embed(texts, template=config.text.template)
-    split = resident.put(
-        experiment.mesh, train.ecg, train.lead_mask, row, shards=config.shards, seed=config.seed
-    )
+    pairs = (experiment.mesh, train.ecg, train.lead_mask, row)
+    if config.stream:
+        split = Stream(*pairs, shards=config.shards, batch_size=config.batch_size, seed=config.seed)
+    else:
+        split = resident.put(*pairs, shards=config.shards, seed=config.seed)
     return Data(split, parallel.put(table, parallel.replicated(experiment.mesh))), steps
+
+
+def feeder(data: Data, step: int, total: int) -> Iterator[Data]:
+    """What each call of the dispatch from `step` on is given."""
+    if isinstance(data.split, Stream):
+        return (Data(batch, data.texts) for batch in data.split.batches(step, total))
+    return itertools.repeat(data)
 
 
 def init(experiment: Experiment, optimizer: optax.GradientTransformation) -> TrainState:
@@ -171,7 +193,9 @@ def make_dispatch(
     """
 
     def view(data: Data, step: jax.Array) -> View:
-        batch = resident.draw(data.split, config.seed, step, steps, config.batch_size)
+        batch = data.split
+        if isinstance(batch, resident.Split):
+            batch = resident.draw(batch, config.seed, step, steps, config.batch_size)
         ecg = normalize.normalize(batch.ecg, batch.lead_mask, config.normalize)
         return View(ecg, batch.lead_mask, data.texts[batch.text], batch.text)
 
@@ -207,7 +231,9 @@ def make_dispatch(
 
 
 def dispatch_length(config: ConfigDict, step: int, steps: int) -> int:
-    """Steps in the next call: never past the end of an epoch."""
+    """Steps in the next call: never past the end of an epoch, and one from a stream."""
+    if config.stream:
+        return 1
     most = config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 32)
     return min(most, steps - step % steps)
 

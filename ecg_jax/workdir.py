@@ -11,7 +11,7 @@ from ecg_jax.errors import UserError
 from ecg_jax.experiment import Experiment, provenance
 
 # what may differ when a run goes on: where things lie and how often they are reported
-FREE = {"data_dir", "build", "log_every", "checkpoint_seconds", "steps_per_dispatch"}
+FREE = {"data_dir", "build", "stream", "log_every", "checkpoint_seconds", "steps_per_dispatch"}
 
 
 def claim(folder: Path, experiment: Experiment) -> None:
