@@ -42,6 +42,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.rate = given.rate or 500  # Hz
     c.seconds = 10.0
     c.normalize = "record"
+    c.stream = False  # read the training split from disk in every step; the batches are the same
 
     c.epochs = 50
     c.batch_size = 128

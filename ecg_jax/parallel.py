@@ -41,6 +41,12 @@ def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
+def put_rows(array: Any, rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """`array[rows]`, rows of any shape, onto the mesh; each process reads only its part."""
+    shape = (*rows.shape, *array.shape[1:])
+    return jax.make_array_from_callback(shape, sharding, lambda index: array[rows[index[0]]])
+
+
 def mesh_of(x: jax.Array) -> contextlib.AbstractContextManager:
     """Inside a jitted function: `shard_map` is over the mesh that its argument `x` lies on."""
     return jax.sharding.use_abstract_mesh(jax.typeof(x).sharding.mesh)

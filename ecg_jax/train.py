@@ -8,11 +8,12 @@ runs; validate and save at the ends of epochs; evaluate. The same command resume
 """
 
 import functools
+import itertools
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +27,9 @@ from ml_collections import ConfigDict
 from ecg_jax import cache, evaluate, hosts, optim, parallel, workdir
 from ecg_jax import config as config_lib
 from ecg_jax.checkpoint import Checkpoints
-from ecg_jax.data import normalize, resident
+from ecg_jax.data import normalize, records, resident
 from ecg_jax.data.records import check_disjoint
+from ecg_jax.data.stream import Stream
 from ecg_jax.errors import UserError, run_main
 from ecg_jax.experiment import Experiment, open_experiment, report_texts
 from ecg_jax.methods import Method, View
@@ -47,9 +49,10 @@ class TrainState:
 
 
 class Data(NamedTuple):
-    """The training split and the table [M, F] of the embeddings of its distinct reports."""
+    """The training split, on the devices or on disk, or the one batch of a streamed step; and the
+    table [M, F] of the embeddings of the split's distinct reports."""
 
-    split: resident.Split
+    split: resident.Split | Stream | resident.Batch
     texts: jax.Array
 
 
@@ -68,9 +71,7 @@ def train(config: ConfigDict, folder: Path) -> None:
       UserError: wrong input, a loss that is not finite, a disk that is full.
     """
     stop = stop_on_sigterm()
-    experiment = hosts.together(lambda: open_experiment(config))
-    hosts.together(lambda: check_disjoint(experiment.train, experiment.validation))
-    workdir.check_hosts(experiment)
+    experiment = open_together(config)
     data, steps = load_data(experiment)
     optimizer = optim.build(config, steps)
     dispatch = make_dispatch(config, experiment.method, optimizer, steps)
@@ -87,12 +88,13 @@ def train(config: ConfigDict, folder: Path) -> None:
     print(parameter_counts(experiment, state.params))
 
     step, total = int(state.step), config.epochs * steps
+    feed = feeder(data, step, total)
     saved_step, saved_time = step, time.monotonic()
     progress = Progress(folder, config, start=step, total=total)
     try:
         while step < total and not stop.at(step):
             length = dispatch_length(config, step, steps)
-            state, metrics = dispatch(state, data, length)
+            state, metrics = dispatch(state, next(feed), length)
             progress.steps(step, metrics)
             step += length
             if step % steps:
@@ -138,8 +140,29 @@ def stop_on_sigterm() -> hosts.Preemption:
     return preemption
 
 
+def open_together(config: ConfigDict) -> Experiment:
+    """The experiment, once all processes have the same config, software and records.
+
+    Raises:
+      UserError: they do not; or what one of them lacks or cannot hold.
+    """
+    workdir.check_hosts(config)
+    experiment = hosts.together(lambda: open_experiment(config))
+    hosts.together(lambda: check_memory(experiment))
+    check_disjoint(experiment.train, experiment.validation)
+    return experiment
+
+
+def check_memory(experiment: Experiment) -> None:
+    """Raises a UserError if a split that is to be resident does not fit; see `resident`."""
+    c = experiment.config
+    if not c.stream:
+        size = records.signal_bytes(c.data_dir, c.dataset, c.rate, "train", seconds=c.seconds)
+        resident.check_memory(experiment.mesh, size, f"{c.dataset} train")
+
+
 def load_data(experiment: Experiment) -> tuple[Data, int]:
-    """The training pairs on the mesh, and the number of steps in an epoch.
+    """The training pairs, on the mesh or on disk, and the number of steps in an epoch.
 
     Raises:
       UserError: see `report_texts` and `resident`.
@@ -151,10 +174,19 @@ def load_data(experiment: Experiment) -> tuple[Data, int]:
         train, row = train.take(np.flatnonzero(row >= 0)), row[row >= 0]
     steps = resident.steps_per_epoch(len(train), config.batch_size, config.shards)
     table = hosts.from_first(experiment.tower.embed(texts, template=config.text.template))
-    split = resident.put(
-        experiment.mesh, train.ecg, train.lead_mask, row, shards=config.shards, seed=config.seed
-    )
+    pairs = (experiment.mesh, train.ecg, train.lead_mask, row)
+    if config.stream:
+        split = Stream(*pairs, shards=config.shards, batch_size=config.batch_size, seed=config.seed)
+    else:
+        split = resident.put(*pairs, shards=config.shards, seed=config.seed)
     return Data(split, parallel.put(table, parallel.replicated(experiment.mesh))), steps
+
+
+def feeder(data: Data, step: int, total: int) -> Iterator[Data]:
+    """What each call of the dispatch from `step` on is given."""
+    if isinstance(data.split, Stream):
+        return (Data(batch, data.texts) for batch in data.split.batches(step, total))
+    return itertools.repeat(data)
 
 
 def init(experiment: Experiment, optimizer: optax.GradientTransformation) -> TrainState:
@@ -176,7 +208,9 @@ def make_dispatch(
     """
 
     def view(data: Data, step: jax.Array) -> View:
-        batch = resident.draw(data.split, config.seed, step, steps, config.batch_size)
+        batch = data.split
+        if isinstance(batch, resident.Split):
+            batch = resident.draw(batch, config.seed, step, steps, config.batch_size)
         ecg = normalize.normalize(batch.ecg, batch.lead_mask, config.normalize)
         return View(ecg, batch.lead_mask, data.texts[batch.text], batch.text)
 
@@ -212,7 +246,9 @@ def make_dispatch(
 
 
 def dispatch_length(config: ConfigDict, step: int, steps: int) -> int:
-    """Steps in the next call: never past the end of an epoch."""
+    """Steps in the next call: never past the end of an epoch, and one from a stream."""
+    if config.stream:
+        return 1
     most = config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 32)
     return min(most, steps - step % steps)
 

@@ -9,12 +9,13 @@ from ml_collections import ConfigDict
 from ecg_jax import config as config_lib
 from ecg_jax import hosts
 from ecg_jax.errors import UserError
-from ecg_jax.experiment import Experiment, provenance
+from ecg_jax.experiment import Experiment, provenance, software
 
 # what may differ when a run goes on: where things lie and how often they are reported
 FREE = {
     "data_dir",
     "build",
+    "stream",
     "log_every",
     "checkpoint_seconds",
     "steps_per_dispatch",
@@ -23,12 +24,34 @@ FREE = {
 }
 
 
+def check_hosts(config: ConfigDict) -> None:
+    """Raises a UserError if the processes of a run differ in config or software."""
+    fields = config_lib.flatten(config_lib.to_json(config))
+    fields = {k: v for k, v in fields.items() if k not in ("data_dir", "build")}
+    advice = "start all of them with one command"
+    hosts.check_same("configurations", fields, advice)
+    hosts.check_same("software", config_lib.flatten(software()), advice + " and one installation")
+
+
 def claim(folder: Path, experiment: Experiment) -> None:
     """Writes config.json, or checks that the one there is of this config and these data.
 
     Raises:
-      UserError: the folder holds another run.
+      UserError: the folder holds another run, or is not one folder for all processes.
     """
+    hosts.first_alone(lambda: _claim(folder, experiment))
+    hosts.together(lambda: _check_shared(folder))
+
+
+def _check_shared(folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise UserError(
+            f"{folder} is not the folder that process 0 sees: --workdir must be on a file system "
+            "that all hosts share"
+        )
+
+
+def _claim(folder: Path, experiment: Experiment) -> None:
     config = config_lib.to_json(experiment.config)
     splits = {s.split: s.fingerprint() for s in (experiment.train, experiment.validation)}
     path = folder / "config.json"

@@ -1,4 +1,4 @@
-"""Prepared records: what the builders wrote, read into memory once."""
+"""Prepared records: what the builders wrote, read into memory once or left on disk."""
 
 import dataclasses
 import hashlib
@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # TFDS is told not to look for TensorFlow before it is imported: nothing here needs it.
 os.environ.setdefault("TFDS_NO_TENSORFLOW", "1")
@@ -15,14 +16,45 @@ import numpy as np
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 
+FINGERPRINT_ROWS = 512  # signals in memory at a time while a split on disk is hashed
+
+
+class Stored:
+    """Signals left on disk, indexed as the array int16 [N, T, 12] that they are: `stored[rows]`
+    reads these rows from the shards. Several threads may read at once."""
+
+    dtype = np.dtype(np.int16)
+
+    def __init__(self, source: Any, T: int, rows: np.ndarray):
+        """Rows of a TFDS data source, cut and padded to T samples."""
+        self._source, self._rows = source, rows
+        self.shape = (len(rows), T, len(LEADS))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        wanted = self._rows[rows]
+        ecg = np.zeros((len(wanted), *self.shape[1:]), np.int16)
+        examples = self._source.__getitems__(wanted.tolist())
+        for out, example in zip(ecg, examples, strict=True):
+            _cut(example["ecg"], out)
+        return ecg
+
+    def take(self, rows: np.ndarray, axis: int = 0) -> "Stored":
+        """The signals at `rows`, still on disk."""
+        assert axis == 0
+        return Stored(self._source, self.shape[1], self._rows[rows])
+
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """One split in memory; row i of every array is one record.
+    """One split; row i of every array is one record.
 
     Attributes:
       dataset, split, rate: where it comes from; `rate` in Hz.
-      ecg: int16 [N, T, 12], microvolts, leads in the order of `LEADS`, zero-padded at the end.
+      ecg: int16 [N, T, 12], microvolts, leads in the order of `LEADS`, zero-padded at the end;
+        in memory or on disk.
       length: int32 [N], how many of the T samples are the record's own.
       lead_mask: bool [N, 12], true where the record has the lead.
       record_id, patient_id, report: N strings each.
@@ -33,7 +65,7 @@ class Records:
     dataset: str
     split: str
     rate: int
-    ecg: np.ndarray
+    ecg: np.ndarray | Stored
     length: np.ndarray
     lead_mask: np.ndarray
     record_id: np.ndarray
@@ -48,9 +80,10 @@ class Records:
     def take(self, rows: np.ndarray | Sequence[int]) -> "Records":
         """The records at `rows`, in that order."""
         rows = np.asarray(rows)
-        names = ("ecg", "length", "lead_mask", "record_id", "patient_id")
+        names = ("length", "lead_mask", "record_id", "patient_id")
         return dataclasses.replace(
             self,
+            ecg=self.ecg.take(rows, axis=0),
             **{name: getattr(self, name)[rows] for name in names},
             report=[self.report[i] for i in rows],
             labels={task: y[rows] for task, y in self.labels.items()},
@@ -59,7 +92,10 @@ class Records:
     def fingerprint(self) -> str:
         """sha256 over ids, signals, reports and labels: the split hash kept with every result."""
         digest = hashlib.sha256(f"{self.dataset}/{self.split}/{self.rate}".encode())
-        for array in (self.ecg, self.length, self.lead_mask):
+        for start in range(0, len(self), FINGERPRINT_ROWS):
+            ecg = self.ecg[start : start + FINGERPRINT_ROWS]
+            digest.update(np.ascontiguousarray(ecg).data)
+        for array in (self.length, self.lead_mask):
             digest.update(np.ascontiguousarray(array).data)
         for text in (*self.record_id, *self.patient_id, *self.report):
             digest.update(text.encode() + b"\0")
@@ -86,35 +122,48 @@ def folder(data_dir: str | Path, dataset: str, rate: int) -> Path:
     return max(versions, key=lambda p: [int(n) for n in p.name.split(".")])
 
 
-def load(
+def signal_bytes(
     data_dir: str | Path, dataset: str, rate: int, split: str, *, seconds: float = 10.0
+) -> int:
+    """How much memory the signals of a split take. Raises as `load` does."""
+    _, builder = _open(data_dir, dataset, rate, split)
+    return builder.info.splits[split].num_examples * round(seconds * rate) * len(LEADS) * 2
+
+
+def load(
+    data_dir: str | Path,
+    dataset: str,
+    rate: int,
+    split: str,
+    *,
+    seconds: float = 10.0,
+    stored: bool = False,
 ) -> Records:
     """Reads a split: the first `seconds` of every record, zero-padded where it is shorter.
+
+    Args:
+      stored: leaves the signals on disk; everything else is read.
 
     Raises:
       UserError: not prepared, no such split, or records that are not what this project reads
         (other units, another rate, another lead order, label columns without names).
     """
-    import tensorflow_datasets as tfds
-
-    path = folder(data_dir, dataset, rate)
-    builder = tfds.builder_from_directory(path)
-    if split not in builder.info.splits:
-        raise UserError(f"{path} has no split {split!r}: it has {', '.join(builder.info.splits)}")
+    path, builder = _open(data_dir, dataset, rate, split)
     metadata = dict(builder.info.metadata or {})
     _check_metadata(path, metadata, rate)
     T = round(seconds * rate)
     N = builder.info.splits[split].num_examples
-    ecg = np.zeros((N, T, len(LEADS)), np.int16)
+    source = builder.as_data_source(split)
+    ecg = Stored(source, T, np.arange(N)) if stored else np.zeros((N, T, len(LEADS)), np.int16)
     length = np.zeros(N, np.int32)
     lead_mask = np.zeros((N, len(LEADS)), bool)
     classes = {task: list(names) for task, names in metadata["classes"].items()}
     labels = {task: np.zeros((N, len(names)), bool) for task, names in classes.items()}
     texts: dict[str, list[str]] = {"record_id": [], "patient_id": [], "report": []}
-    for i, example in enumerate(builder.as_data_source(split)):
-        n = min(len(example["ecg"]), T)
-        ecg[i, :n] = example["ecg"][:n]
-        length[i] = n
+    for i, example in enumerate(source):
+        length[i] = min(len(example["ecg"]), T)
+        if isinstance(ecg, np.ndarray):
+            _cut(example["ecg"], ecg[i])
         lead_mask[i] = example["lead_mask"]
         for task, y in labels.items():
             y[i] = _labels(path, example, task, y.shape[1])
@@ -135,6 +184,22 @@ def load(
         labels=labels,
         classes=classes,
     )
+
+
+def _open(data_dir: str | Path, dataset: str, rate: int, split: str) -> tuple[Path, Any]:
+    import tensorflow_datasets as tfds
+
+    path = folder(data_dir, dataset, rate)
+    builder = tfds.builder_from_directory(path)
+    if split not in builder.info.splits:
+        raise UserError(f"{path} has no split {split!r}: it has {', '.join(builder.info.splits)}")
+    return path, builder
+
+
+def _cut(signal: np.ndarray, out: np.ndarray) -> None:
+    """Copies what fits; the rest of `out`, if the signal is shorter, stays as it is: zeros."""
+    n = min(len(signal), len(out))
+    out[:n] = signal[:n]
 
 
 def _check_metadata(path: Path, metadata: dict, rate: int) -> None:
