@@ -38,7 +38,9 @@ class Experiment:
     @functools.cached_property
     def train(self) -> Records:
         # Several hosts each read what their devices hold, and that is known once it is dealt.
-        return self._split("train", stored=self.config.get("stream", False) or jax.process_count() > 1)
+        return self._split(
+            "train", stored=self.config.get("stream", False) or jax.process_count() > 1
+        )
 
     @functools.cached_property
     def validation(self) -> Records:
@@ -53,7 +55,10 @@ class Experiment:
         read = functools.partial(records.load, c.data_dir, c.dataset, c.rate, split)
         if stored:
             return read(seconds=c.seconds, stored=True)
-        return hosts.together(lambda: read(seconds=c.seconds))
+        loaded = hosts.together(lambda: read(seconds=c.seconds))
+        if jax.process_count() > 1:
+            records.check_hosts({f"{split} sha256": loaded.fingerprint()})
+        return loaded
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         """Random parameters and state of the method, replicated over the mesh."""

@@ -5,6 +5,7 @@ Alone, everything here is the identity.
 
 import dataclasses
 import importlib.util
+import io
 import json
 import os
 import socket
@@ -21,6 +22,7 @@ from jax.experimental import multihost_utils
 from ecg_jax.errors import UserError
 
 T = TypeVar("T")
+Rows = TypeVar("Rows", np.ndarray, list[str])
 
 
 def _flag(default: Any, text: str) -> Any:
@@ -75,7 +77,7 @@ def start(where: Address, env: Mapping[str, str] = os.environ) -> None:
     finally:
         alarm.cancel()
     if jax.process_index() > 0:
-        sys.stdout = Path(os.devnull).open("w")
+        sys.stdout = io.StringIO()
 
 
 def cluster(env: Mapping[str, str]) -> str:
@@ -121,7 +123,7 @@ def _give_up(where: Address) -> None:
         if _answers(where.coordinator):
             what = f"not all of {where.processes} processes came to {where.coordinator}"
     print(
-        f"error: {what} within {where.start_seconds} s: check that it and every process runs, and that "
+        f"error: {what} within {where.start_seconds} s: check that every process runs and that "
         "the port is open (--start_seconds to wait longer)",
         file=sys.stderr,
         flush=True,
@@ -153,6 +155,32 @@ def share(text: str) -> list[str]:
     padded[: len(data)] = data
     rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(sizes), -1)
     return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+
+
+def part(N: int) -> np.ndarray:
+    """The rows of N that this process reads where each reads a part."""
+    return np.arange(jax.process_index(), N, jax.process_count())
+
+
+def put_together(own: Rows, N: int) -> Rows:
+    """All N rows, an array's or a list of texts, of which every process has its `part`."""
+    processes = jax.process_count()
+    if processes == 1:
+        return own
+    if isinstance(own, list):
+        parts = [json.loads(text) for text in share(json.dumps(own))]
+        return [parts[i % processes][i // processes] for i in range(N)]
+    padded = np.zeros((-(-N // processes), *own.shape[1:]), own.dtype)
+    padded[: len(own)] = own
+    parts = np.asarray(multihost_utils.process_allgather(padded))
+    return parts.swapaxes(0, 1).reshape(-1, *own.shape[1:])[:N]
+
+
+def whole(x: Any) -> np.ndarray:
+    """An array that may lie in parts on several processes, on each of them."""
+    if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+        x = multihost_utils.process_allgather(x, tiled=True)
+    return np.asarray(x)
 
 
 def from_first(value: T) -> T:
@@ -195,12 +223,12 @@ def check_same(what: str, ours: dict[str, Any], advice: str) -> None:
       ours: this process's values, as JSON holds them.
       advice: what to do about it.
     """
-    everyone = [json.loads(text) for text in share(json.dumps(ours))]
-    for process, theirs in enumerate(everyone):
+    zeroth, *others = [json.loads(text) for text in share(json.dumps(ours))]
+    for process, theirs in enumerate(others, start=1):
         differ = [
-            f"{name} is {everyone[0].get(name)!r} on process 0 and {theirs.get(name)!r} on {process}"
-            for name in sorted(everyone[0] | theirs)
-            if theirs.get(name) != everyone[0].get(name)
+            f"{name} is {zeroth.get(name)!r} on process 0 and {theirs.get(name)!r} on {process}"
+            for name in sorted(zeroth | theirs)
+            if theirs.get(name) != zeroth.get(name)
         ]
         if differ:
             more = "; ..." if len(differ) > 3 else ""

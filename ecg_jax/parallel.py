@@ -30,7 +30,7 @@ def by_record(mesh: Mesh) -> NamedSharding:
 def spread(x: Any, devices: int) -> PartitionSpec:
     """A parameter-shaped array in parts, along its longest axis that divides; else in copies."""
     axes = [axis for axis, size in enumerate(x.shape) if size % devices == 0]
-    if not axes:
+    if devices == 1 or not axes:
         return PartitionSpec()
     axis = max(axes, key=lambda axis: x.shape[axis])
     return PartitionSpec(*[None] * axis, AXIS)

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from ecg_jax import cache, evaluate, hosts, optim, parallel, workdir
@@ -178,7 +179,8 @@ def load_data(experiment: Experiment) -> tuple[Data, int]:
     if config.stream:
         split = Stream(*pairs, shards=config.shards, batch_size=config.batch_size, seed=config.seed)
     else:
-        split = resident.put(*pairs, shards=config.shards, seed=config.seed)
+        put = functools.partial(resident.put, *pairs, shards=config.shards, seed=config.seed)
+        split = hosts.together(put)
     return Data(split, parallel.put(table, parallel.replicated(experiment.mesh))), steps
 
 
@@ -193,9 +195,18 @@ def init(experiment: Experiment, optimizer: optax.GradientTransformation) -> Tra
     """The state at step 0, replicated over the mesh."""
     params, method = experiment.init(jax.random.key(experiment.config.seed))
     sharding = parallel.replicated(experiment.mesh)
-    moments = jax.jit(optimizer.init)(params)
-    moments = jax.device_put(moments, optimizer_shardings(experiment.config, mesh, moments))
+    shapes = jax.eval_shape(optimizer.init, params)
+    layout = optimizer_layout(experiment.config, shapes, experiment.mesh.devices.size)
+    layout = jax.tree.map(lambda spec: NamedSharding(experiment.mesh, spec), layout)
+    moments = jax.jit(optimizer.init, out_shardings=layout)(params)
     return TrainState(jax.device_put(jnp.int32(0), sharding), params, method, moments)
+
+
+def optimizer_layout(config: ConfigDict, state: optax.OptState, devices: int) -> Tree:
+    """How each array of the optimiser's state lies on the mesh: in copies, or in parts (ZeRO,
+    Rajbhandari et al. 2020, stage 1)."""
+    parts = devices if config.parallel.shard_optimizer else 1
+    return jax.tree.map(lambda x: parallel.spread(x, parts), state)
 
 
 def make_dispatch(
@@ -220,7 +231,7 @@ def make_dispatch(
         (loss, (new_method, metrics)), gradient = grad(
             state.params, state.method, view(data, state.step), key
         )
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         updates, new_optimizer = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         if method.after_update is not None:
@@ -228,18 +239,25 @@ def make_dispatch(
         new = TrainState(state.step + 1, params, new_method, new_optimizer)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        state = jax.lax.with_sharding_constraint(state, layout(state))
         return state, {"loss": loss, "gradient_norm": norm, **metrics}
+
+    def layout(state: TrainState) -> TrainState:
+        devices = jax.sharding.get_abstract_mesh().size
+        copies = jax.tree.map(lambda _: PartitionSpec(), state)
+        return copies.replace(optimizer=optimizer_layout(config, state.optimizer, devices))
 
     @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
     def dispatch(state: TrainState, data: Data, length: int):
-        if jax.default_backend() != "cpu":
-            return jax.lax.scan(functools.partial(update, data), state, length=length)
-        # XLA's CPU backend brings only the entry computation's convolutions into the form that
-        # its fast kernels take; a gradient convolution in a loop's body runs 50 times slower.
-        rows = []
-        for _ in range(length):
-            state, metrics = update(data, state, None)
-            rows.append(metrics)
+        with parallel.mesh_of(state.step):
+            if jax.default_backend() != "cpu":
+                return jax.lax.scan(functools.partial(update, data), state, length=length)
+            # XLA's CPU backend brings only the entry computation's convolutions into the form that
+            # its fast kernels take; a gradient convolution in a loop's body runs 50 times slower.
+            rows = []
+            for _ in range(length):
+                state, metrics = update(data, state, None)
+                rows.append(metrics)
         return state, jax.tree.map(lambda *values: jnp.stack(values), *rows)
 
     return dispatch

@@ -73,6 +73,7 @@ def check_memory(mesh: Mesh, size: int, name: str) -> None:
       UserError: the host's memory does not hold it, or a device's does not hold its part.
     """
     part, device = size / mesh.devices.size, jax.local_devices()[0]
+    held = round(part * len(jax.local_devices()))
     free = device_memory(device)
     if free is not None and part > SHARE * free:
         raise UserError(
@@ -80,8 +81,10 @@ def check_memory(mesh: Mesh, size: int, name: str) -> None:
             f"{_gb(SHARE * free)} is the limit ({SHARE:.0%} of what is free on a "
             f"{device.device_kind}): read them from disk in every step, --config.stream=True"
         )
+    if jax.process_count() > 1:  # each reads what its devices hold
+        size = held
     if free is None:  # the device is the host, which holds the split as read and as dealt
-        size += round(part * len(jax.local_devices()))
+        size += held
     if size > host_memory():
         raise UserError(
             f"{name}: its signals take {_gb(size)} of this machine's memory, and "
@@ -131,8 +134,8 @@ def put(
         shape = where.shape + array.shape[1:]
 
         def part(index: tuple[slice, ...]) -> np.ndarray:
-            rows = where[index[0]]
-            return array[np.maximum(rows, 0)]
+            rows = np.maximum(where[index[0]], 0)
+            return array[rows.ravel()].reshape(*rows.shape, *array.shape[1:])
 
         return jax.make_array_from_callback(shape, sharding, part)
 
