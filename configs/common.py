@@ -39,9 +39,9 @@ def base(given: ConfigDict) -> ConfigDict:
     c.dataset = "ptb_xl"
     c.data_dir = "data"
     c.build = False  # prepare the dataset when it is missing (simulated data only)
-    c.rate = given.rate or 500  # Hz
+    c.rate = given.rate or (100 if given.demo else 500)  # Hz
     c.seconds = 10.0
-    c.normalize = "record"
+    c.normalize = "millivolt"  # or record, lead: see ecg_jax/data/normalize.py
     c.stream = False  # read the training split from disk in every step; the batches are the same
 
     c.epochs = 50

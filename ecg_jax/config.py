@@ -15,10 +15,12 @@ from ml_collections import ConfigDict, config_flags
 from ecg_jax import hosts
 from ecg_jax.errors import UserError
 
+Config = Any  # an ml_collections.ConfigDict; a type checker cannot know its fields
+
 
 @dataclasses.dataclass(frozen=True)
 class CommandLine:
-    config: ConfigDict
+    config: Config
     workdir: Path
     address: hosts.Address
 
@@ -31,7 +33,7 @@ def parse(argv: Sequence[str], usage: str) -> CommandLine:
     """
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
-        "config", None, "FILE[:ARGS]", lock_config=True, flag_values=values
+        "config", None, "FILE[:ARGS]", flag_values=values, sys_argv=list(argv)
     )
     flags.DEFINE_string("workdir", None, "the run's folder", flag_values=values)
     for field in hosts.FLAGS:
@@ -49,7 +51,7 @@ def parse(argv: Sequence[str], usage: str) -> CommandLine:
     try:
         rest = values(list(argv))[1:]
         config = values.config
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # a config file is code and may raise anything
         raise UserError(_explain(file, argv, error)) from error
     if rest:
         raise UserError(f"unknown argument {rest[0]!r}; {usage.strip().splitlines()[0]}")
@@ -79,9 +81,10 @@ def _explain(file: str, argv: Sequence[str], error: Exception) -> str:
 def _fields(file: str) -> list[str]:
     """The dotted names of a config's fields, or none if the file itself is at fault."""
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+    argv = ["program", f"--config={file}"]
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=argv)
     try:
-        values(["program", f"--config={file}"])
+        values(argv)
     except Exception:  # a config file is code and may raise anything
         return []
     return sorted(flatten(values.config.to_dict()))
@@ -98,10 +101,11 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def to_json(config: ConfigDict) -> dict[str, Any]:
+def to_json(config: Config) -> dict[str, Any]:
     """The config as JSON holds it (tuples become lists)."""
     return json.loads(json.dumps(config.to_dict()))
 
 
-def from_json(tree: dict[str, Any]) -> ConfigDict:
+def from_json(tree: dict[str, Any]) -> Config:
+    """The config that `to_json` wrote."""
     return ConfigDict(tree)

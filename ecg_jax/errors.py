@@ -1,7 +1,10 @@
 """The one error that a user is meant to see: a line that says what, where and what to do."""
 
+import errno
 import sys
 from collections.abc import Callable
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(Exception):
@@ -9,10 +12,18 @@ class UserError(Exception):
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Runs a program's `main` and turns a `UserError` into one line and exit status 2."""
+    """Runs a program's `main`; a `UserError` or a full disk is one line and exit status 2."""
     try:
         status = main()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        status = 2
+        status = _say(str(error))
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        status = _say(f"{error.strerror}: {error.filename or 'writing a file'}: make room")
     sys.exit(status or 0)
+
+
+def _say(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

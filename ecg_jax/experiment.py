@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 import ecg_jax
 from ecg_jax import hosts, parallel
+from ecg_jax.config import Config
 from ecg_jax.data import normalize, records
 from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
@@ -30,7 +30,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tran
 class Experiment:
     """A config and what it names; splits are read when first asked for."""
 
-    config: ConfigDict
+    config: Config
     mesh: Mesh
     method: Method
     tower: TextTower
@@ -98,7 +98,7 @@ class Experiment:
         return jax.jit(run, out_shardings=parallel.replicated(self.mesh))
 
 
-def open_experiment(config: ConfigDict) -> Experiment:
+def open_experiment(config: Config) -> Experiment:
     """Checks a config against what is there, and opens it.
 
     Raises:
@@ -118,7 +118,7 @@ def open_experiment(config: ConfigDict) -> Experiment:
     return Experiment(config, parallel.make_mesh(), method, loaded)
 
 
-def _simulate(config: ConfigDict) -> None:
+def _simulate(config: Config) -> None:
     try:
         records.folder(config.data_dir, config.dataset, config.rate)
     except UserError:
@@ -129,7 +129,7 @@ def _simulate(config: ConfigDict) -> None:
             raise UserError(f"no simulated records could be written to {config.data_dir}") from None
 
 
-def report_texts(config: ConfigDict, split: Records) -> tuple[list[str], np.ndarray]:
+def report_texts(config: Config, split: Records) -> tuple[list[str], np.ndarray]:
     """The distinct report texts of a split, and per record int32 [N] the row of its own.
 
     A record whose report is empty, or has nothing but boilerplate, has row -1.

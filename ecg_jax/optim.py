@@ -2,12 +2,12 @@
 
 import jax
 import optax
-from ml_collections import ConfigDict
 
+from ecg_jax.config import Config
 from ecg_jax.errors import UserError
 
 
-def build(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
+def build(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
     """The optimiser of `config.optimizer` for a run of `config.epochs`.
 
     `adam` adds `weight_decay * parameter` to the gradient before Adam's moments, for every
@@ -34,9 +34,8 @@ def build(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformat
         chain = [optax.adamw(rate, c.b1, c.b2, weight_decay=c.weight_decay, mask=_matrices)]
     else:
         raise UserError(f"unknown optimiser {c.name!r}: there are adam, adamw")
-    if c.clip:
-        chain.insert(0, optax.clip_by_global_norm(c.clip))
-    return optax.chain(*chain)
+    clip = [optax.clip_by_global_norm(c.clip)] if c.clip else []
+    return optax.chain(*clip, *chain)
 
 
 def _matrices(params: optax.Params) -> optax.Params:

@@ -12,7 +12,7 @@ AXIS = "data"
 Tree = Any
 
 
-def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(devices: list | None = None) -> Mesh:
     """A one-axis mesh over all devices of all processes (or over `devices`)."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)

@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from ecg_jax.config import Config
 
 
 class NonFiniteError(ArithmeticError):
@@ -20,7 +21,7 @@ class Progress:
     """Metrics are taken in when a call is dispatched and read when the next one has been, so the
     device never waits for the host. Files are written by the first process only."""
 
-    def __init__(self, folder: Path, config: ConfigDict, *, start: int, total: int):
+    def __init__(self, folder: Path, config: Config, *, start: int, total: int):
         self._config = config
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._first = jax.process_index() == 0
@@ -55,11 +56,8 @@ class Progress:
     def scores(self, step: int, scores: dict[str, float]) -> None:
         """Writes validation figures."""
         self._write(step, {f"validation/{name}": value for name, value in scores.items()})
-        self._bar.set_postfix_str(f"{self._bar.postfix or ''}", refresh=False)
-        self._bar.write(
-            f"step {step:,}: "
-            + ", ".join(f"{k} {v:.3f}" for k, v in scores.items() if k != "select")
-        )
+        figures = ", ".join(f"{k} {v:.3f}" for k, v in scores.items() if k != "select")
+        self._bar.write(f"step {step:,}, validation: {figures}")
 
     def close(self) -> None:
         self._bar.close()

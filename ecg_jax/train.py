@@ -23,11 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
 from ecg_jax import cache, evaluate, hosts, optim, parallel, workdir
 from ecg_jax import config as config_lib
 from ecg_jax.checkpoint import Checkpoints
+from ecg_jax.config import Config
 from ecg_jax.data import normalize, records, resident
 from ecg_jax.data.records import check_disjoint
 from ecg_jax.data.stream import Stream
@@ -65,7 +65,7 @@ def main() -> None:
     train(line.config, line.workdir)
 
 
-def train(config: ConfigDict, folder: Path) -> None:
+def train(config: Config, folder: Path) -> None:
     """Trains to the end and evaluates, or saves and returns on SIGTERM.
 
     Raises:
@@ -141,7 +141,7 @@ def stop_on_sigterm() -> hosts.Preemption:
     return preemption
 
 
-def open_together(config: ConfigDict) -> Experiment:
+def open_together(config: Config) -> Experiment:
     """The experiment, once all processes have the same config, software and records.
 
     Raises:
@@ -202,7 +202,7 @@ def init(experiment: Experiment, optimizer: optax.GradientTransformation) -> Tra
     return TrainState(jax.device_put(jnp.int32(0), sharding), params, method, moments)
 
 
-def optimizer_layout(config: ConfigDict, state: optax.OptState, devices: int) -> Tree:
+def optimizer_layout(config: Config, state: optax.OptState, devices: int) -> Tree:
     """How each array of the optimiser's state lies on the mesh: in copies, or in parts (ZeRO,
     Rajbhandari et al. 2020, stage 1)."""
     parts = devices if config.parallel.shard_optimizer else 1
@@ -210,7 +210,7 @@ def optimizer_layout(config: ConfigDict, state: optax.OptState, devices: int) ->
 
 
 def make_dispatch(
-    config: ConfigDict, method: Method, optimizer: optax.GradientTransformation, steps: int
+    config: Config, method: Method, optimizer: optax.GradientTransformation, steps: int
 ) -> Callable[[TrainState, Data, int], tuple[TrainState, dict[str, jax.Array]]]:
     """`dispatch(state, data, length)` makes `length` updates in one call.
 
@@ -263,7 +263,7 @@ def make_dispatch(
     return dispatch
 
 
-def dispatch_length(config: ConfigDict, step: int, steps: int) -> int:
+def dispatch_length(config: Config, step: int, steps: int) -> int:
     """Steps in the next call: never past the end of an epoch, and one from a stream."""
     if config.stream:
         return 1

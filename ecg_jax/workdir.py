@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from ecg_jax import config as config_lib
 from ecg_jax import hosts
+from ecg_jax.config import Config
 from ecg_jax.errors import UserError
 from ecg_jax.experiment import Experiment, provenance, software
 
@@ -18,13 +17,12 @@ FREE = {
     "stream",
     "log_every",
     "checkpoint_seconds",
-    "steps_per_dispatch",
     "parallel.loss",
     "parallel.shard_optimizer",
 }
 
 
-def check_hosts(config: ConfigDict) -> None:
+def check_hosts(config: Config) -> None:
     """Raises a UserError if the processes of a run differ in config or software."""
     fields = config_lib.flatten(config_lib.to_json(config))
     fields = {k: v for k, v in fields.items() if k not in ("data_dir", "build")}
@@ -77,7 +75,7 @@ def _claim(folder: Path, experiment: Experiment) -> None:
     write_json(path, run)
 
 
-def read(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
+def read(folder: Path) -> tuple[Config, dict[str, Any]]:
     """A run's config, and all of its config.json.
 
     Raises:
@@ -86,7 +84,7 @@ def read(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
     path = folder / "config.json"
     try:
         saved = json.loads(path.read_text())
-        return ConfigDict(saved["config"]), saved
+        return config_lib.from_json(saved["config"]), saved
     except FileNotFoundError:
         raise UserError(f"{folder} holds no run: it has no config.json") from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:

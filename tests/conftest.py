@@ -26,6 +26,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of the test session's own."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["ECG_JAX_CACHE"] = str(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     return folder
 
 

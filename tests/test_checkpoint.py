@@ -81,7 +81,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, damage):
 def test_none_whole(tmp_path):
     checkpoints = saved(tmp_path, 1)
     truncate(tmp_path / "1")
-    with pytest.warns(UserWarning), pytest.raises(UserError, match="no checkpoint .* is whole"):
+    with pytest.warns(UserWarning), pytest.raises(UserError, match=r"no checkpoint .* is whole"):
         checkpoints.restore(state())
 
 

@@ -86,7 +86,7 @@ def test_the_papers_own_hyper_parameters():
 
 def test_data_that_are_not_prepared_name_the_command(small, tmp_path):
     small.data_dir = str(tmp_path)
-    with pytest.raises(UserError, match="python -m tfds_builders.prepare simulated --rate 100"):
+    with pytest.raises(UserError, match=r"python -m tfds_builders\.prepare simulated --rate 100"):
         open_experiment(small)
 
 

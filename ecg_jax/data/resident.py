@@ -7,7 +7,7 @@ same on any number of devices that divides the number of shards, and no record c
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +133,7 @@ def put(
     def place(array: np.ndarray) -> jax.Array:
         shape = where.shape + array.shape[1:]
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:
             rows = np.maximum(where[index[0]], 0)
             return array[rows.ravel()].reshape(*rows.shape, *array.shape[1:])
 

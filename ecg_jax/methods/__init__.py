@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ecg_jax.config import Config
 from ecg_jax.errors import UserError
 
 Tree = Any
@@ -31,8 +32,8 @@ class View(NamedTuple):
 class Encoded(NamedTuple):
     """features float32 [B, D] for probes; embedding float32 [B, E], unit vectors, for zero-shot."""
 
-    features: jax.Array
-    embedding: jax.Array
+    features: Any
+    embedding: Any
 
 
 class Method(NamedTuple):
@@ -53,7 +54,7 @@ class Method(NamedTuple):
     after_update: Callable[[Tree, Tree], Tree] | None = None
 
 
-def build(config: Any) -> Method:
+def build(config: Config) -> Method:
     """The method that `config.method` names: a module of this package.
 
     Raises:

@@ -5,12 +5,13 @@ one projection head per tower are trained with the symmetric contrastive loss.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from ecg_jax import parallel
+from ecg_jax.config import Config
 from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.losses.contrastive import check_form, sigmoid, symmetric_info_nce
@@ -21,7 +22,7 @@ from ecg_jax.models.resnet1d import STAGES, ResNet1D, activations
 MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 
 
-def build(config: ConfigDict) -> Method:
+def build(config: Config) -> Method:
     """config.model: depth, width, dtype, dim, hidden, temperature, learn_temperature, same_report,
     loss, bias; config.parallel: loss, batch_norm; config.augment: see `augment.compose`."""
     m, form = config.model, config.parallel.loss
@@ -55,10 +56,12 @@ def build(config: ConfigDict) -> Method:
         return params, {"batch_stats": variables["batch_stats"]}
 
     def encode_text(params: dict, text: jax.Array) -> jax.Array:
-        return normalize(text_head.apply({"params": params["text_head"]}, text))  # eq. 2
+        projected = text_head.apply({"params": params["text_head"]}, text)  # eq. 2
+        return normalize(jnp.asarray(projected))
 
-    def project(params: dict, features: jax.Array) -> jax.Array:
-        return normalize(ecg_head.apply({"params": params["ecg_head"]}, features))  # eq. 1
+    def project(params: dict, features: Any) -> jax.Array:
+        projected = ecg_head.apply({"params": params["ecg_head"]}, features)  # eq. 1
+        return normalize(jnp.asarray(projected))
 
     def temperature(params: dict) -> jax.Array:
         if not m.learn_temperature:

@@ -1,0 +1,110 @@
+"""A trainer killed at any moment is finished by the same command, bit for bit."""
+
+import functools
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from ecg_jax import evaluate, workdir
+from ecg_jax.checkpoint import Checkpoints, digests
+from ecg_jax.experiment import open_experiment
+
+ROOT = Path(__file__).parent.parent
+KILLS = 10
+
+
+def command(simulated: Path, folder: Path) -> list[str]:
+    fields = {
+        "data_dir": simulated,
+        "build": False,
+        "epochs": 6,
+        "batch_size": 64,
+        "checkpoint_seconds": 0.0,
+        "model.width": 8,
+        "model.dim": 32,
+        "evaluate.tasks": "('super',)",
+        "evaluate.select": "super",
+        "evaluate.draws": 20,
+    }
+    options = [f"--config.{name}={value}" for name, value in fields.items()]
+    return ["-m", "ecg_jax.train", "--config=configs/etp.py:demo", f"--workdir={folder}", *options]
+
+
+def start(simulated: Path, folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, *command(simulated, folder)],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()[-2000:]
+
+
+def best(folder: Path) -> tuple[int, dict[str, str]]:
+    """Step and digests of a run's best checkpoint."""
+    experiment = open_experiment(workdir.read(folder)[0])
+    like = evaluate.frozen(*experiment.init(jax.random.key(0)))
+    step, tree, _ = Checkpoints(folder / "checkpoints" / "best").restore(like)
+    return step, digests(tree)
+
+
+def last(folder: Path) -> dict[str, str]:
+    """The digests that the last checkpoint was saved with, optimiser and step included."""
+    newest = max((folder / "checkpoints" / "last").iterdir(), key=lambda p: int(p.name))
+    return json.loads((newest / "notes" / "metadata").read_text())["sha256"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, simulated):
+    """An uninterrupted run, and how long one takes once programs are compiled."""
+    folder = tmp_path_factory.mktemp("kill")
+    finish(start(simulated, folder / "warm"))
+    began = time.monotonic()
+    finish(start(simulated, folder / "whole"))
+    return folder / "whole", time.monotonic() - began
+
+
+@pytest.mark.parametrize("moment", np.random.default_rng(0).uniform(0.1, 0.95, KILLS).round(2))
+def test_killed_and_finished(whole, tmp_path, simulated, moment):
+    folder, seconds = whole
+    process = start(simulated, tmp_path / "run")
+    time.sleep(moment * seconds)
+    process.kill()
+    process.communicate()
+    finish(start(simulated, tmp_path / "run"))
+    assert last(tmp_path / "run") == last(folder)
+    assert best(tmp_path / "run") == best(folder)
+    for name in ("metrics.jsonl", "results.json"):
+        assert (tmp_path / "run" / name).read_text() == (folder / name).read_text()
+
+
+def no_large_files() -> None:
+    """A disk that is full for files beyond 100 kB."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+def test_a_full_disk_stops_the_run_with_one_line(whole, tmp_path, simulated):
+    arguments = [sys.executable, *command(simulated, tmp_path / "run")]
+    run = functools.partial(subprocess.run, arguments, cwd=ROOT, capture_output=True, text=True)
+    full = run(preexec_fn=no_large_files)
+    assert full.returncode == 2
+    errors = [line for line in full.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "could not write a checkpoint" in errors[0]
+    assert "Traceback" not in full.stderr
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert run().returncode == 0
+    assert last(tmp_path / "run") == last(whole[0])
