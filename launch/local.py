@@ -42,11 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--processes {args.processes}: at least 1")
     port = args.port or free_port()
     environments = [environment(args.devices, args.gpus, i) for i in range(args.processes)]
-    commands = [
-        [*args.command, f"--coordinator=127.0.0.1:{port}", f"--processes={args.processes}"]
-        + [f"--process={i}"]
-        for i in range(args.processes)
-    ]
+    flags = [f"--coordinator=127.0.0.1:{port}", f"--processes={args.processes}"]
+    commands = [[*args.command, *flags, f"--process={i}"] for i in range(args.processes)]
     if args.dry_run:
         for extra, command in zip(environments, commands, strict=True):
             print(" ".join([*(f"{k}={v}" for k, v in extra.items()), shlex.join(command)]))
@@ -84,16 +81,16 @@ def wait_for(children: list[subprocess.Popen]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end(children))
     failed, deadline = 0, float("inf")
-    while any(child.poll() is None for child in children):
-        statuses = [child.returncode for child in children if child.returncode]
-        if statuses and not failed:
-            failed, deadline = statuses[0], time.monotonic() + GRACE_SECONDS
+    while None in (statuses := [child.poll() for child in children]):
+        if any(statuses) and not failed:
+            failed = next(filter(None, statuses))
+            deadline = time.monotonic() + GRACE_SECONDS
             end(children)
         if time.monotonic() > deadline:
             for child in children:
                 child.kill()
         time.sleep(0.1)
-    return failed or next((c.returncode for c in children if c.returncode), 0)
+    return failed or next(filter(None, statuses), 0)
 
 
 def end(children: list[subprocess.Popen]) -> None:
