@@ -57,6 +57,7 @@ def start(where: Address, env: Mapping[str, str] = os.environ) -> None:
         return
     given = {}
     if where.coordinator:
+        _check_port(where)
         given = {
             "coordinator_address": where.coordinator,
             "num_processes": where.processes,
@@ -114,6 +115,19 @@ def _check(where: Address) -> None:
         )
     if not where.coordinator and (where.processes > 1 or where.process >= 0):
         raise UserError("--processes and --process need --coordinator HOST:PORT")
+
+
+def _check_port(where: Address) -> None:
+    """JAX's service crashes on a port that is taken."""
+    port = int(where.coordinator.rpartition(":")[2])
+    try:
+        if where.process == 0:
+            socket.create_server(("", port)).close()
+    except OSError as error:
+        raise UserError(
+            f"process 0 cannot serve on port {port} ({error.strerror}): "
+            "name another in --coordinator"
+        ) from None
 
 
 def _give_up(where: Address) -> None:

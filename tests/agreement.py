@@ -7,6 +7,10 @@ writes the figures to OUT.
 import argparse
 import functools
 import itertools
+import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import jax
@@ -23,7 +27,8 @@ STEPS = 5
 
 def small(data_dir):
     config = etp.get_config("demo")
-    config.update(data_dir=str(data_dir), build=False, epochs=2, batch_size=64)
+    config.update(data_dir=str(data_dir), build=False, epochs=3, batch_size=64)
+    config.seconds = 2.5
     config.model.update(width=8, dim=32)
     config.evaluate.update(tasks=("super",), select="super", draws=20)
     return config
@@ -84,6 +89,17 @@ def losses(devices=None):
     return figures
 
 
+def asked():
+    """The step at which each process hears that one of them has been sent SIGTERM at step 3."""
+    preemption, last = hosts.Preemption(), jax.process_count() - 1
+    for step in itertools.count(step=2):
+        if preemption.at(step):
+            return np.array(json.loads(f"[{','.join(hosts.share(str(step)))}]"))
+        if step == 4 and jax.process_index() == last:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.02)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("data_dir")
@@ -95,7 +111,8 @@ def main():
     hosts.start(hosts.Address(**args))
     config = small(data_dir)
     config.parallel.update(loss="ring", shard_optimizer=True)
-    figures = {"processes": jax.process_count(), **losses(), **training(config)}
+    figures = {"processes": jax.process_count(), "asked": asked()}
+    figures |= {**losses(), **training(config)}
     if hosts.first():
         np.savez(out, **figures)
 

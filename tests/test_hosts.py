@@ -3,11 +3,9 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import agreement
@@ -15,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from ecg_jax import hosts, parallel, train
+from ecg_jax import evaluate, hosts, parallel, train
 from ecg_jax.errors import UserError
 from launch import local
 
@@ -54,7 +52,9 @@ def training(config, folder):
         f"--config.data_dir={config.data_dir}",
         "--config.build=False",
         f"--config.epochs={config.epochs}",
+        f"--config.checkpoint_seconds={config.checkpoint_seconds}",
         "--config.batch_size=64",
+        "--config.seconds=2.5",
         "--config.model.width=8",
         "--config.model.dim=32",
         "--config.evaluate.tasks=('super',)",
@@ -97,26 +97,10 @@ def test_five_steps_on_devices_and_processes_agree(two_processes, simulated, dev
     agree(agreement.plain(simulated, devices), two_processes)
 
 
-def interrupted(config, folder, monkeypatch):
-    """A run that is asked to end in its second epoch."""
-    make = train.make_dispatch
-
-    def counting(*args):
-        dispatch, made = make(*args), []
-
-        def run(*args):
-            made.append(1)
-            if len(made) == 7:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return dispatch(*args)
-
-        return run
-
-    before = signal.getsignal(signal.SIGTERM)
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "make_dispatch", counting)
-        train.train(config, folder)
-    signal.signal(signal.SIGTERM, before)
+def test_sigterm_to_one_process_is_heard_by_all_at_the_same_step(two_processes):
+    steps = two_processes["asked"]
+    assert len(steps) == 2
+    assert steps[0] == steps[1] > 4
 
 
 def losses(folder):
@@ -128,45 +112,29 @@ def test_a_run_saved_on_eight_devices_goes_on_on_one_and_on_two_processes(
     simulated, tmp_path, monkeypatch
 ):
     config = agreement.small(simulated)
-    config.epochs = 3
-    interrupted(config, tmp_path / "eight", monkeypatch)
-    saved = losses(tmp_path / "eight")
-    assert max(saved) == 7
-    for name in ("one", "two"):
-        shutil.copytree(tmp_path / "eight", tmp_path / name)
-    train.train(config, tmp_path / "eight")
+    config.checkpoint_seconds = 0.0
     with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "evaluate", lambda *_: None)
+        train.train(config, tmp_path / "eight")
+        for name in ("one", "two"):
+            shutil.copytree(tmp_path / "eight", tmp_path / name)
+            shutil.rmtree(tmp_path / name / "checkpoints" / "last" / "15")
         mesh = parallel.make_mesh(jax.devices()[:1])
         patch.setattr(parallel, "make_mesh", lambda: mesh)
         train.train(config, tmp_path / "one")
-    for status, _, errors in both(training(config, tmp_path / "two")):
+    for status, output, errors in both(training(config, tmp_path / "two")):
         assert status == 0, errors
+        assert ("resumed at step 10" in output) == ("written:" in output)
     wanted = losses(tmp_path / "eight")
     assert sorted(wanted) == list(range(1, 16))
     for name in ("one", "two"):
         found = losses(tmp_path / name)
         assert sorted(found) == sorted(wanted)
-        np.testing.assert_allclose([found[s] for s in wanted], list(wanted.values()), atol=1e-4)
-    rows = [json.loads((tmp_path / n / "results.json").read_text()) for n in ("eight", "two")]
-    assert [r["metric"] for r in rows[0]] == [r["metric"] for r in rows[1]]
-
-
-def test_sigterm_to_one_process_saves_on_all_and_both_end_well(simulated, tmp_path):
-    config = agreement.small(simulated)
-    config.epochs = 500
-    port, command = local.free_port(), training(config, tmp_path / "run")
-    running = [start(command, process=i, port=port) for i in range(2)]
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_text().count("\n") > 2):
-        assert all(process.poll() is None for process in running), running[0].communicate()
-        time.sleep(0.2)
-    running[1].send_signal(signal.SIGTERM)
-    outputs = [process.communicate(timeout=200) for process in running]
-    assert [process.returncode for process in running] == [0, 0], outputs
-    assert "stopped by SIGTERM at step" in outputs[0][0]
-    assert not outputs[1][0]
-    last = max(int(p.name) for p in (tmp_path / "run" / "checkpoints" / "last").iterdir())
-    assert last == max(losses(tmp_path / "run"))
+        # Another batch's loss differs by 0.05 or more.
+        np.testing.assert_allclose(found[11], wanted[11], atol=1e-5)
+        np.testing.assert_allclose([found[s] for s in wanted], list(wanted.values()), atol=2e-3)
+    rows = json.loads((tmp_path / "two" / "results.json").read_text())
+    assert {row["encoder"] for row in rows} == {"trained", "random"}
 
 
 def one_line(errors):
@@ -266,4 +234,4 @@ def test_a_port_that_is_taken_is_one_line(tmp_path):
         first = start(command, process=0, port=taken.getsockname()[1])
         _, errors = first.communicate(timeout=100)
     assert first.returncode == 2
-    assert str(taken) not in one_line(errors)
+    assert "process 0 cannot serve on port" in one_line(errors)
