@@ -42,6 +42,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.rate = given.rate or (100 if given.demo else 500)  # Hz
     c.seconds = 10.0
     c.normalize = "millivolt"  # or record, lead: see ecg_jax/data/normalize.py
+    c.stream = False  # read the training split from disk in every step; the batches are the same
 
     c.epochs = 50
     c.batch_size = 128
@@ -68,8 +69,15 @@ def base(given: ConfigDict) -> ConfigDict:
     c.model.temperature = 0.07
     c.model.learn_temperature = False
     c.model.same_report = False
+    c.model.loss = "info_nce"  # or sigmoid, for which tau starts at 0.1 and is learned
+    c.model.bias = -10.0  # of the sigmoid loss, where it starts
 
     c.augment = ()
+
+    c.parallel = ConfigDict()
+    c.parallel.loss = "plain"  # or gathered, ring: the same figures in other memory
+    c.parallel.batch_norm = "global"  # or device: statistics of each device's own records
+    c.parallel.shard_optimizer = False  # its state in parts over the devices, not in copies
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "adam"

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ecg_jax import hosts
 from ecg_jax.errors import UserError
 
 Tree = Any
@@ -77,19 +78,14 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(like), notes=ocp.args.JsonRestore()
-                    ),
-                )
-                state, notes = restored["state"], restored["notes"]
-                damaged = [k for k, v in digests(state).items() if notes["sha256"].get(k) != v]
+                state, notes = hosts.together(lambda step=step: self._read(step, like))
+                found = digests(state)
+                damaged = [k for k, v in found.items() if notes["sha256"].get(k) != v]
                 if damaged:
-                    raise ValueError(f"{len(damaged)} arrays differ from their sha256")
-            except Exception as error:  # whatever a damaged file makes orbax raise
+                    raise UserError(f"{len(damaged)} arrays differ from their sha256")
+            except UserError as error:
                 warnings.warn(
-                    f"checkpoint {self.folder / str(step)} is damaged ({_reason(error)}): skipped",
+                    f"checkpoint {self.folder / str(step)} is damaged ({error}): skipped",
                     stacklevel=2,
                 )
                 continue
@@ -97,6 +93,18 @@ class Checkpoints:
         if steps:
             raise UserError(f"no checkpoint in {self.folder} is whole: start in a new workdir")
         return None
+
+    def _read(self, step: int, like: Tree) -> tuple[Tree, dict[str, Any]]:
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(like), notes=ocp.args.JsonRestore()
+                ),
+            )
+        except Exception as error:  # whatever a damaged file makes orbax raise
+            raise UserError(_reason(error)) from error
+        return restored["state"], restored["notes"]
 
     def wait(self) -> None:
         """Until what was saved is on disk.
@@ -131,13 +139,9 @@ def _reason(error: Exception) -> str:
 
 
 def digests(tree: Tree) -> dict[str, str]:
-    """sha256 of every array of a tree that this process holds whole, by its path."""
-    whole = {}
+    """sha256 of every array of a tree, by its path; all processes call it with theirs."""
+    found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if isinstance(leaf, jax.Array):
-            if not (leaf.is_fully_replicated or leaf.is_fully_addressable):
-                continue
-            leaf = leaf.addressable_data(0) if leaf.is_fully_replicated else leaf
-        data = np.ascontiguousarray(np.asarray(leaf))
-        whole[jax.tree_util.keystr(path)] = hashlib.sha256(data.tobytes()).hexdigest()
-    return whole
+        data = np.ascontiguousarray(hosts.whole(leaf))
+        found[jax.tree_util.keystr(path)] = hashlib.sha256(data.tobytes()).hexdigest()
+    return found

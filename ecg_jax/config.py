@@ -1,4 +1,5 @@
-"""A program's command line: `--config FILE[:ARGS] --workdir DIR [--config.FIELD=VALUE]`."""
+"""A program's command line: `--config FILE[:ARGS] --workdir DIR [--config.FIELD=VALUE]`, and the
+flags of `hosts` where there are several processes."""
 
 import dataclasses
 import difflib
@@ -11,6 +12,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from ecg_jax import hosts
 from ecg_jax.errors import UserError
 
 Config = Any  # an ml_collections.ConfigDict; a type checker cannot know its fields
@@ -20,6 +22,7 @@ Config = Any  # an ml_collections.ConfigDict; a type checker cannot know its fie
 class CommandLine:
     config: Config
     workdir: Path
+    address: hosts.Address
 
 
 def parse(argv: Sequence[str], usage: str) -> CommandLine:
@@ -33,6 +36,9 @@ def parse(argv: Sequence[str], usage: str) -> CommandLine:
         "config", None, "FILE[:ARGS]", flag_values=values, sys_argv=list(argv)
     )
     flags.DEFINE_string("workdir", None, "the run's folder", flag_values=values)
+    for field in hosts.FLAGS:
+        define = flags.DEFINE_string if isinstance(field.default, str) else flags.DEFINE_integer
+        define(field.name, field.default, field.metadata["help"], flag_values=values)
     flags.DEFINE_boolean("help", False, "show this text", flag_values=values, short_name="h")
     if any(a in ("--help", "-h", "-help") for a in argv[1:]):
         print(usage)
@@ -51,7 +57,8 @@ def parse(argv: Sequence[str], usage: str) -> CommandLine:
         raise UserError(f"unknown argument {rest[0]!r}; {usage.strip().splitlines()[0]}")
     if not values.workdir:
         raise UserError("--workdir DIR is missing: the folder for checkpoints and results")
-    return CommandLine(config, Path(values.workdir))
+    address = hosts.Address(**{field.name: values[field.name].value for field in hosts.FLAGS})
+    return CommandLine(config, Path(values.workdir), address)
 
 
 def _value(argv: Sequence[str], i: int) -> str:

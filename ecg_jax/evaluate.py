@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ecg_jax import methods, workdir
+from ecg_jax import hosts, methods, parallel, workdir
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.data import normalize
 from ecg_jax.data.records import Records, check_disjoint
@@ -41,13 +41,21 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
     parser.add_argument("--data_dir", help="where the prepared data lie, if not where they were")
     parser.add_argument("--tasks", help="comma-separated, if not the run's own")
+    for field in hosts.FLAGS:
+        parser.add_argument(
+            f"--{field.name}",
+            type=type(field.default),
+            default=field.default,
+            help=field.metadata["help"],
+        )
     args = parser.parse_args()
     config, _ = workdir.read(args.workdir)
     if args.data_dir:
         config.data_dir = args.data_dir
     if args.tasks:
         config.evaluate.tasks = args.tasks.split(",")
-    evaluate(open_experiment(config), args.workdir)
+    hosts.start(hosts.Address(**{field.name: getattr(args, field.name) for field in hosts.FLAGS}))
+    evaluate(hosts.together(lambda: open_experiment(config)), args.workdir)
 
 
 def frozen(params: Any, state: Any) -> dict[str, Any]:
@@ -82,7 +90,9 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
             rows += probe_rows(experiment, task, name, encoded)
             rows += zero_shot_rows(experiment, task, name, encoded, text, variables[0])
     rows.sort(key=lambda row: (row["task"], row["protocol"], row["encoder"] != "trained"))
-    results.write(kept(folder, config.evaluate.tasks) + rows, folder / "results.json")
+    hosts.first_alone(
+        lambda: results.write(kept(folder, config.evaluate.tasks) + rows, folder / "results.json")
+    )
     tower = experiment.tower.describe()
     print(f"\n{config.method}, best checkpoint (step {step:,}); text tower: {tower['note']}")
     print(results.table(rows))
@@ -99,22 +109,27 @@ def calibrated(
     apart; with those of the data it is the baseline that published figures often fail to beat.
     """
     config, train = experiment.config, experiment.train
-    size = min(config.evaluate.batch_size, len(train))
+    devices, sharding = experiment.mesh.devices.size, parallel.by_record(experiment.mesh)
+    size = min(config.evaluate.batch_size, len(train)) // devices * devices
     rng = np.random.default_rng(config.seed)
     plain = copy.deepcopy(config)
     plain.augment = ()
     loss = methods.build(plain).loss
 
     @jax.jit
-    def observe(state: Any, ecg: jax.Array, mask: jax.Array) -> Any:
+    def observe(params: Any, state: Any, ecg: jax.Array, mask: jax.Array) -> Any:
         text = jax.numpy.zeros((size, experiment.tower.width))
         x = normalize.normalize(ecg, mask, config.normalize)
         view = View(x, mask, text, jax.numpy.arange(size))
-        return loss(params, state, view, jax.random.key(config.seed))[1][0]
+        with parallel.mesh_of(ecg):
+            return loss(params, state, view, jax.random.key(config.seed))[1][0]
 
     for _ in range(batches):  # of the initial statistics 0.9^64 = 0.1 % remains
         rows = rng.choice(len(train), size, replace=False)
-        state = observe(state, train.ecg[rows], train.lead_mask[rows])
+        ecg, mask = (
+            parallel.put_rows(array, rows, sharding) for array in (train.ecg, train.lead_mask)
+        )
+        state = observe(params, state, ecg, mask)
     return params, state
 
 
@@ -127,7 +142,8 @@ def kept(folder: Path, tasks: Sequence[str]) -> list[results.Row]:
 
 def check_records(experiment: Experiment, folder: Path) -> None:
     """Raises a UserError if records or text tower are not the run's, or splits share a patient."""
-    if differ := workdir.changes(experiment, workdir.read(folder)[1]):
+    now = workdir.fingerprints(experiment)
+    if differ := workdir.changes(experiment, workdir.read(folder)[1], now):
         raise UserError(
             f"{folder} was trained with other data: {'; '.join(differ)}: name the folder of its "
             "records with --data_dir, and give it the text model that it had"

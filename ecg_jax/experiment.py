@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 import ecg_jax
 from ecg_jax import config as config_lib
-from ecg_jax import parallel
+from ecg_jax import hosts, parallel
 from ecg_jax.config import Config
 from ecg_jax.data import normalize, records
 from ecg_jax.data.records import Records
@@ -38,7 +38,10 @@ class Experiment:
 
     @functools.cached_property
     def train(self) -> Records:
-        return self._split("train")
+        # Several hosts each read what their devices hold, and that is known once it is dealt.
+        return self._split(
+            "train", stored=self.config.get("stream", False) or jax.process_count() > 1
+        )
 
     @functools.cached_property
     def validation(self) -> Records:
@@ -48,9 +51,15 @@ class Experiment:
     def test(self) -> Records:
         return self._split("test")
 
-    def _split(self, split: str) -> Records:
+    def _split(self, split: str, stored: bool = False) -> Records:
         c = self.config
-        return records.load(c.data_dir, c.dataset, c.rate, split, seconds=c.seconds)
+        read = functools.partial(records.load, c.data_dir, c.dataset, c.rate, split)
+        if stored:
+            return read(seconds=c.seconds, stored=True)
+        loaded = hosts.together(lambda: read(seconds=c.seconds))
+        if jax.process_count() > 1:
+            records.check_hosts({f"{split} sha256": loaded.fingerprint()})
+        return loaded
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         """Random parameters and state of the method, replicated over the mesh."""
@@ -76,8 +85,8 @@ class Experiment:
         outputs = []
         for start in range(0, len(split), size):
             rows = np.minimum(np.arange(start, start + size), len(split) - 1)
-            ecg = parallel.put(split.ecg[rows], sharding)
-            mask = parallel.put(split.lead_mask[rows], sharding)
+            ecg = parallel.put_rows(split.ecg, rows, sharding)
+            mask = parallel.put_rows(split.lead_mask, rows, sharding)
             outputs.append(jax.device_get(self._encode(params, state, ecg, mask)))
         return Encoded(*(np.concatenate(part)[: len(split)] for part in zip(*outputs, strict=True)))
 
@@ -150,12 +159,19 @@ def report_texts(config: Config, split: Records) -> tuple[list[str], np.ndarray]
 def provenance(experiment: Experiment) -> dict[str, Any]:
     """What a figure needs to be traced: code, packages, devices, text tower."""
     return {
+        **software(),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "text_tower": experiment.tower.describe(),
+    }
+
+
+def software() -> dict[str, Any]:
+    """Versions of the code and of what its figures depend on."""
+    return {
         "ecg_jax": ecg_jax.__version__,
         "commit": _commit(),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "text_tower": experiment.tower.describe(),
     }
 
 

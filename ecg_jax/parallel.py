@@ -1,10 +1,15 @@
 """The device mesh, and how arrays lie on it."""
 
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
+Tree = Any
 
 
 def make_mesh(devices: list | None = None) -> Mesh:
@@ -22,6 +27,43 @@ def by_record(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
+def spread(x: Any, devices: int) -> PartitionSpec:
+    """A parameter-shaped array in parts, along its longest axis that divides; else in copies."""
+    axes = [axis for axis, size in enumerate(x.shape) if size % devices == 0]
+    if devices == 1 or not axes:
+        return PartitionSpec()
+    axis = max(axes, key=lambda axis: x.shape[axis])
+    return PartitionSpec(*[None] * axis, AXIS)
+
+
 def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
     """A host array, the same on every process, onto the mesh; each process copies its part."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def put_rows(array: Any, rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """`array[rows]`, rows of any shape, onto the mesh; each process reads only its part."""
+    shape = (*rows.shape, *array.shape[1:])
+    return jax.make_array_from_callback(shape, sharding, lambda index: array[rows[index[0]]])
+
+
+def mesh_of(x: jax.Array) -> contextlib.AbstractContextManager:
+    """Inside a jitted function: `shard_map` is over the mesh that its argument `x` lies on."""
+    return jax.sharding.use_abstract_mesh(jax.typeof(x).sharding.mesh)
+
+
+def per_device(
+    apply: Callable[[Tree, jax.Array], tuple[jax.Array, Tree]],
+) -> Callable[[Tree, jax.Array], tuple[jax.Array, Tree]]:
+    """`y [B, ...], state = apply(variables, x [B, ...])`, on every device's own records.
+
+    BatchNorm then sees a device's part of the batch, without communication; the state, its running
+    statistics, is the mean over the devices.
+    """
+
+    def local(variables: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
+        y, state = apply(variables, x)
+        return y, jax.lax.pmean(state, AXIS)
+
+    copies, parts = PartitionSpec(), PartitionSpec(AXIS)
+    return jax.shard_map(local, in_specs=(copies, parts), out_specs=(parts, copies))

@@ -6,22 +6,53 @@ from pathlib import Path
 from typing import Any
 
 from ecg_jax import config as config_lib
+from ecg_jax import hosts
 from ecg_jax.config import Config
 from ecg_jax.errors import UserError
-from ecg_jax.experiment import Experiment, provenance, report_texts
+from ecg_jax.experiment import Experiment, provenance, report_texts, software
 
 # what may differ when a run goes on: where things lie and how often they are reported
-FREE = {"data_dir", "build", "log_every", "checkpoint_seconds"}
+FREE = {
+    "data_dir",
+    "build",
+    "stream",
+    "log_every",
+    "checkpoint_seconds",
+    "parallel.loss",
+    "parallel.shard_optimizer",
+}
+
+
+def check_hosts(config: Config) -> None:
+    """Raises a UserError if the processes of a run differ in config or software."""
+    fields = config_lib.flatten(config_lib.to_json(config))
+    fields = {k: v for k, v in fields.items() if k not in ("data_dir", "build")}
+    advice = "start all of them with one command"
+    hosts.check_same("configurations", fields, advice)
+    hosts.check_same("software", config_lib.flatten(software()), advice + " and one installation")
 
 
 def claim(folder: Path, experiment: Experiment) -> None:
     """Writes config.json, or checks that the one there is of this config and these data.
 
     Raises:
-      UserError: the folder holds another run.
+      UserError: the folder holds another run, or is not one folder for all processes.
     """
+    splits = fingerprints(experiment)  # several hosts read and exchange records for it
+    hosts.first_alone(lambda: _claim(folder, experiment, splits))
+    hosts.together(lambda: _check_shared(folder))
+
+
+def _check_shared(folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise UserError(
+            f"{folder} is not the folder that process 0 sees: --workdir must be on a file system "
+            "that all hosts share"
+        )
+
+
+def _claim(folder: Path, experiment: Experiment, splits: dict[str, str]) -> None:
     config = config_lib.to_json(experiment.config)
-    splits = fingerprints(experiment)
     path = folder / "config.json"
     if path.exists():
         _, saved = read(folder)
@@ -31,7 +62,7 @@ def claim(folder: Path, experiment: Experiment) -> None:
             for k in sorted(ours | theirs)
             if ours.get(k) != theirs.get(k) and k not in FREE
         ]
-        differ += changes(experiment, saved)
+        differ += changes(experiment, saved, splits)
         if differ:
             raise UserError(
                 f"{folder} holds another run: {'; '.join(differ[:4])}"
@@ -53,9 +84,10 @@ def fingerprints(experiment: Experiment) -> dict[str, str]:
     return {**hashes, "report texts": digest.hexdigest()}
 
 
-def changes(experiment: Experiment, saved: dict[str, Any]) -> list[str]:
-    """What is no longer as it was when a run began: records, texts, or the text tower."""
-    now, before = fingerprints(experiment), saved["splits"]
+def changes(experiment: Experiment, saved: dict[str, Any], now: dict[str, str]) -> list[str]:
+    """What is no longer as it was when a run began: records, texts (by their fingerprints `now`),
+    or the text tower."""
+    before = saved["splits"]
     differ = [f"the {name} differ" for name in now if before.get(name) != now[name]]
     tower = experiment.tower.describe()
     return differ + [

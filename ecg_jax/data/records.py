@@ -1,31 +1,72 @@
-"""Prepared records: what the builders wrote, read into memory once."""
+"""Prepared records: what the builders wrote, read into memory once or left on disk."""
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # TFDS is told not to look for TensorFlow before it is imported: nothing here needs it.
 os.environ.setdefault("TFDS_NO_TENSORFLOW", "1")
 
 import numpy as np
 
+from ecg_jax import hosts
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
+
+CHUNK = 256  # records read at a time
+COPY = "give all hosts one copy of the prepared data, and start again"
+
+
+class Stored:
+    """Signals left on disk, indexed as the array int16 [N, T, 12] that they are: `stored[rows]`
+    reads these rows from the shards. Several threads may read at once."""
+
+    dtype = np.dtype(np.int16)
+
+    def __init__(self, source: Any, T: int, rows: np.ndarray, sha256: np.ndarray):
+        """Rows of a TFDS data source, cut and padded to T samples; `sha256` [len(rows), 32]."""
+        self._source, self._rows, self._sha256 = source, rows, sha256
+        self.shape = (len(rows), T, len(LEADS))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Raises a UserError for a record that is not what it was when the split was opened."""
+        wanted = self._rows[rows]
+        ecg = np.zeros((len(wanted), *self.shape[1:]), np.int16)
+        for out, example in zip(ecg, _read(self._source, wanted), strict=True):
+            _cut(example["ecg"], out)
+        for signal, row, sha256 in zip(ecg, wanted, self._sha256[rows], strict=True):
+            if not np.array_equal(_sha256(signal), sha256):
+                raise UserError(
+                    f"{self._source.dataset_info.data_dir}: record {row} of split "
+                    f"{self._source.split!r} has changed, or differs between hosts: {COPY}"
+                )
+        return ecg
+
+    def take(self, rows: np.ndarray, axis: int = 0) -> "Stored":
+        """The signals at `rows`, still on disk."""
+        assert axis == 0
+        return Stored(self._source, self.shape[1], self._rows[rows], self._sha256[rows])
 
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """One split in memory; row i of every array is one record.
+    """One split; row i of every array is one record.
 
     Attributes:
       dataset, split, rate: where it comes from; `rate` in Hz.
-      ecg: int16 [N, T, 12], microvolts, leads in the order of `LEADS`, zero-padded at the end.
+      ecg: int16 [N, T, 12], microvolts, leads in the order of `LEADS`, zero-padded at the end;
+        in memory or on disk.
       length: int32 [N], how many of the T samples are the record's own.
+      signal_sha256: uint8 [N, 32], of every record's row of `ecg` as it was read.
       lead_mask: bool [N, 12], true where the record has the lead.
       record_id, patient_id, report: N strings each.
       labels: task -> bool [N, K]; column k is the class `classes[task][k]`.
@@ -35,8 +76,9 @@ class Records:
     dataset: str
     split: str
     rate: int
-    ecg: np.ndarray
+    ecg: np.ndarray | Stored
     length: np.ndarray
+    signal_sha256: np.ndarray
     lead_mask: np.ndarray
     record_id: np.ndarray
     patient_id: np.ndarray
@@ -50,9 +92,10 @@ class Records:
     def take(self, rows: np.ndarray | Sequence[int]) -> "Records":
         """The records at `rows`, in that order."""
         rows = np.asarray(rows)
-        names = ("ecg", "length", "lead_mask", "record_id", "patient_id")
+        names = ("length", "signal_sha256", "lead_mask", "record_id", "patient_id")
         return dataclasses.replace(
             self,
+            ecg=self.ecg.take(rows, axis=0),
             **{name: getattr(self, name)[rows] for name in names},
             report=[self.report[i] for i in rows],
             labels={task: y[rows] for task, y in self.labels.items()},
@@ -61,7 +104,7 @@ class Records:
     def fingerprint(self) -> str:
         """sha256 over ids, signals, reports and labels: the split hash kept with every result."""
         digest = hashlib.sha256(f"{self.dataset}/{self.split}/{self.rate}".encode())
-        for array in (self.ecg, self.length, self.lead_mask):
+        for array in (self.signal_sha256, self.length, self.lead_mask):
             digest.update(np.ascontiguousarray(array).data)
         for text in (*self.record_id, *self.patient_id, *self.report):
             digest.update(text.encode() + b"\0")
@@ -89,59 +132,159 @@ def folder(data_dir: str | Path, dataset: str, rate: int) -> Path:
     return max(versions, key=lambda p: [int(n) for n in p.name.split(".")])
 
 
-def load(
+def signal_bytes(
     data_dir: str | Path, dataset: str, rate: int, split: str, *, seconds: float = 10.0
+) -> int:
+    """How much memory the signals of a split take. Raises as `load` does."""
+    _, builder = _open(data_dir, dataset, rate, split)
+    return builder.info.splits[split].num_examples * round(seconds * rate) * len(LEADS) * 2
+
+
+def load(
+    data_dir: str | Path,
+    dataset: str,
+    rate: int,
+    split: str,
+    *,
+    seconds: float = 10.0,
+    stored: bool = False,
 ) -> Records:
     """Reads a split: the first `seconds` of every record, zero-padded where it is shorter.
+
+    Args:
+      stored: leaves the signals on disk; everything else is read, by several processes each a
+        part, which they exchange. All of them must call it then.
 
     Raises:
       UserError: not prepared, no such split, or records that are not what this project reads
         (other units, another rate, another lead order, label columns without names).
     """
+    path, builder = _open(data_dir, dataset, rate, split)
+    metadata = dict(builder.info.metadata or {})
+    _check_metadata(path, metadata, rate)
+    T = round(seconds * rate)
+    classes = {task: list(names) for task, names in metadata["classes"].items()}
+    N = builder.info.splits[split].num_examples
+    if N == 0:
+        raise UserError(f"{path}: split {split!r} has no records")
+    source = builder.as_data_source(split)
+    if stored:
+        info = builder.info.splits[split]
+        check_hosts({f"{split} records": N, f"{split} bytes": info.num_bytes})
+        read = hosts.together(lambda: _scan(path, source, hosts.part(N), T, classes, None))
+        read = _Scanned(*(hosts.put_together(column, N) for column in read))
+        ecg = Stored(source, T, np.arange(N), read.signal_sha256)
+    else:
+        ecg = np.zeros((N, T, len(LEADS)), np.int16)
+        read = _scan(path, source, np.arange(N), T, classes, ecg)
+    return Records(
+        dataset=dataset,
+        split=split,
+        rate=rate,
+        ecg=ecg,
+        length=read.length,
+        signal_sha256=read.signal_sha256,
+        lead_mask=read.lead_mask,
+        record_id=np.array(read.record_id),
+        patient_id=np.array(read.patient_id),
+        report=read.report,
+        labels=dict(zip(classes, _columns(read.labels, classes), strict=True)),
+        classes=classes,
+    )
+
+
+class _Scanned(NamedTuple):
+    """What is read of records besides their signals; `labels` of all tasks side by side."""
+
+    length: np.ndarray
+    signal_sha256: np.ndarray
+    lead_mask: np.ndarray
+    labels: np.ndarray
+    record_id: list[str]
+    patient_id: list[str]
+    report: list[str]
+
+
+def _scan(
+    path: Path,
+    source: Any,
+    rows: np.ndarray,
+    T: int,
+    classes: dict[str, list[str]],
+    ecg: np.ndarray | None,
+) -> _Scanned:
+    """Reads rows of a data source, and keeps their signals if `ecg` [len(rows), T, 12] is given."""
+    n, kept = len(rows), ecg is not None
+    labels = np.zeros((n, sum(map(len, classes.values()))), bool)
+    found = _Scanned(
+        np.zeros(n, np.int32),
+        np.zeros((n, 32), np.uint8),
+        np.zeros((n, len(LEADS)), bool),
+        labels,
+        *([], [], []),
+    )
+    chunks = (_read(source, rows[i : i + CHUNK]) for i in range(0, n, CHUNK))
+    for i, example in enumerate(itertools.chain.from_iterable(chunks)):
+        signal = ecg[i] if kept else np.zeros((T, len(LEADS)), np.int16)
+        _cut(example["ecg"], signal)
+        found.length[i] = min(len(example["ecg"]), T)
+        found.signal_sha256[i] = _sha256(signal)
+        found.lead_mask[i] = example["lead_mask"]
+        for task, y in zip(classes, _columns(labels, classes), strict=True):
+            y[i] = _labels(path, example, task, y.shape[1])
+        for name in ("record_id", "patient_id", "report"):
+            getattr(found, name).append(example[name].decode())
+    return found
+
+
+def _sha256(signal: np.ndarray) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(signal.data).digest(), np.uint8)
+
+
+def _columns(labels: np.ndarray, classes: dict[str, list[str]]) -> list[np.ndarray]:
+    """Each task's columns of the labels of all tasks."""
+    ends = np.cumsum([len(names) for names in classes.values()])
+    return np.split(labels, ends[:-1], axis=1)
+
+
+def check_hosts(fields: dict[str, Any]) -> None:
+    """Raises a UserError, on all processes, if `fields` of the records differ between them."""
+    hosts.check_same("records", fields, COPY)
+
+
+def _open(data_dir: str | Path, dataset: str, rate: int, split: str) -> tuple[Path, Any]:
     import tensorflow_datasets as tfds
 
     path = folder(data_dir, dataset, rate)
     builder = tfds.builder_from_directory(path)
     if split not in builder.info.splits:
         raise UserError(f"{path} has no split {split!r}: it has {', '.join(builder.info.splits)}")
-    metadata = dict(builder.info.metadata or {})
-    _check_metadata(path, metadata, rate)
-    T = round(seconds * rate)
-    N = builder.info.splits[split].num_examples
-    ecg = np.zeros((N, T, len(LEADS)), np.int16)
-    length = np.zeros(N, np.int32)
-    lead_mask = np.zeros((N, len(LEADS)), bool)
-    classes = {task: list(names) for task, names in metadata["classes"].items()}
-    labels = {task: np.zeros((N, len(names)), bool) for task, names in classes.items()}
-    texts: dict[str, list[str]] = {"record_id": [], "patient_id": [], "report": []}
-    for i, example in enumerate(_source(builder, split)):
-        n = min(len(example["ecg"]), T)
-        ecg[i, :n] = example["ecg"][:n]
-        length[i] = n
-        lead_mask[i] = example["lead_mask"]
-        for task, y in labels.items():
-            y[i] = _labels(path, example, task, y.shape[1])
-        for name, values in texts.items():
-            values.append(example[name].decode())
-    if N == 0:
-        raise UserError(f"{path}: split {split!r} has no records")
-    return Records(
-        dataset=dataset,
-        split=split,
-        rate=rate,
-        ecg=ecg,
-        length=length,
-        lead_mask=lead_mask,
-        record_id=np.array(texts["record_id"]),
-        patient_id=np.array(texts["patient_id"]),
-        report=texts["report"],
-        labels=labels,
-        classes=classes,
+    return path, builder
+
+
+def _read(source: Any, rows: np.ndarray) -> list[dict[str, Any]]:
+    """Records of a TFDS data source.
+
+    Raises:
+      UserError: a shard is missing or damaged.
+    """
+    reason = "empty"
+    try:
+        examples = source.__getitems__(rows.tolist())
+        if all(example["ecg"] is not None for example in examples):
+            return examples
+    except RuntimeError as error:  # array_record's
+        reason = str(error).splitlines()[0]
+    raise UserError(
+        f"{source.dataset_info.data_dir}: a shard of split {source.split!r} is missing or damaged "
+        f"({reason}): prepare the dataset again"
     )
 
 
-def _source(builder: Any, split: str) -> Sequence[dict[str, Any]]:
-    return builder.as_data_source(split)
+def _cut(signal: np.ndarray, out: np.ndarray) -> None:
+    """Copies what fits; the rest of `out`, if the signal is shorter, stays as it is: zeros."""
+    n = min(len(signal), len(out))
+    out[:n] = signal[:n]
 
 
 def _check_metadata(path: Path, metadata: dict, rate: int) -> None:

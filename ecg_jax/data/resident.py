@@ -5,6 +5,8 @@ Every batch draws equally from each shard, and a device owns whole shards. So th
 same on any number of devices that divides the number of shards, and no record crosses devices.
 """
 
+import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +16,8 @@ from jax.sharding import Mesh
 
 from ecg_jax import parallel
 from ecg_jax.errors import UserError
+
+SHARE = 0.8  # of a device's free memory that a split may take; the step needs the rest
 
 
 class Split(NamedTuple):
@@ -48,6 +52,66 @@ def deal(N: int, shards: int, seed: int) -> np.ndarray:
     return order.reshape(n, shards).T
 
 
+def check_shards(mesh: Mesh, shards: int) -> None:
+    """Raises a UserError if the number of virtual shards does not divide over the devices."""
+    devices = mesh.devices.size
+    if shards % devices:
+        raise UserError(
+            f"{shards} virtual shards do not divide over {devices} devices: set "
+            f"--config.shards to a multiple of {devices} (the batches change with it)"
+        )
+
+
+def check_memory(mesh: Mesh, size: int, name: str) -> None:
+    """Checks that a split can be made resident, before it is read.
+
+    Args:
+      size: bytes of all of its signals.
+      name: of the split, for the message.
+
+    Raises:
+      UserError: the host's memory does not hold it, or a device's does not hold its part.
+    """
+    part, device = size / mesh.devices.size, jax.local_devices()[0]
+    held = round(part * len(jax.local_devices()))
+    free = device_memory(device)
+    if free is not None and part > SHARE * free:
+        raise UserError(
+            f"{name}: {_gb(part)} of signals for each of {mesh.devices.size} devices, and "
+            f"{_gb(SHARE * free)} is the limit ({SHARE:.0%} of what is free on a "
+            f"{device.device_kind}): read them from disk in every step, --config.stream=True"
+        )
+    if jax.process_count() > 1:  # each reads what its devices hold
+        size = held
+    if free is None:  # the device is the host, which holds the split as read and as dealt
+        size += held
+    if size > host_memory():
+        raise UserError(
+            f"{name}: its signals take {_gb(size)} of this machine's memory, and "
+            f"{_gb(host_memory())} is free: read them from disk in every step, "
+            "--config.stream=True"
+        )
+
+
+def device_memory(device: jax.Device) -> int | None:
+    """Free bytes on a device; None where it has no memory of its own, or does not tell."""
+    stats = device.memory_stats()
+    return stats["bytes_limit"] - stats["bytes_in_use"] if stats else None
+
+
+def host_memory() -> int:
+    """Bytes that this machine can still give (Linux), or has (elsewhere)."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.3g} GB"
+
+
 def put(
     mesh: Mesh,
     ecg: np.ndarray,
@@ -62,12 +126,7 @@ def put(
     Raises:
       UserError: the number of virtual shards does not divide over the devices.
     """
-    devices = mesh.devices.size
-    if shards % devices:
-        raise UserError(
-            f"{shards} virtual shards do not divide over {devices} devices: set "
-            f"--config.shards to a multiple of {devices} (the batches change with it)"
-        )
+    check_shards(mesh, shards)
     where = deal(len(ecg), shards, seed)
     sharding = parallel.by_record(mesh)
 
@@ -75,8 +134,8 @@ def put(
         shape = where.shape + array.shape[1:]
 
         def part(index: Any) -> np.ndarray:
-            rows = where[index[0]]
-            return array[np.maximum(rows, 0)]
+            rows = np.maximum(where[index[0]], 0)
+            return array[rows.ravel()].reshape(*rows.shape, *array.shape[1:])
 
         return jax.make_array_from_callback(shape, sharding, part)
 
@@ -103,6 +162,21 @@ def steps_per_epoch(N: int, batch_size: int, shards: int) -> int:
     return steps
 
 
+def order(seed: int, epoch: jax.Array | int, count: jax.Array, n: int) -> jax.Array:
+    """int32 [V, n]: the order in which an epoch draws the places of every shard.
+
+    The first `count[v]` of row v are a permutation of the shard's records. The same on every
+    backend: the bits are threefry's and the sort is stable.
+
+    Args:
+      count: int32 [V], how many of a shard's n places are records.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), epoch)
+    rank = jax.random.uniform(key, (len(count), n))
+    rank = jnp.where(jnp.arange(n) < count[:, None], rank, jnp.inf)
+    return jnp.argsort(rank, axis=1)
+
+
 def draw(split: Split, seed: int, step: jax.Array, steps: int, batch_size: int) -> Batch:
     """The batch of a global step: a new permutation of every shard in every epoch.
 
@@ -115,11 +189,8 @@ def draw(split: Split, seed: int, step: jax.Array, steps: int, batch_size: int) 
     V, n = split.text.shape
     per_shard = batch_size // V
     epoch, place = step // steps, step % steps
-    key = jax.random.fold_in(jax.random.key(seed), epoch)
-    rank = jax.random.uniform(key, (V, n))
-    rank = jnp.where(jnp.arange(n) < split.count[:, None], rank, jnp.inf)
-    order = jnp.argsort(rank, axis=1)
-    rows = jax.lax.dynamic_slice_in_dim(order, place * per_shard, per_shard, axis=1)
+    places = order(seed, epoch, split.count, n)
+    rows = jax.lax.dynamic_slice_in_dim(places, place * per_shard, per_shard, axis=1)
 
     def gather(array: jax.Array) -> jax.Array:
         return jax.vmap(lambda a, i: a[i])(array, rows).reshape(batch_size, *array.shape[2:])

@@ -4,15 +4,17 @@ The text tower is frozen, so a report enters as its embedding, computed once. Th
 one projection head per tower are trained with the symmetric contrastive loss.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ecg_jax import parallel
 from ecg_jax.config import Config
 from ecg_jax.data import augment
 from ecg_jax.errors import UserError
-from ecg_jax.losses.contrastive import symmetric_info_nce
+from ecg_jax.losses.contrastive import check_form, sigmoid, symmetric_info_nce
 from ecg_jax.methods import Encoded, Method, View
 from ecg_jax.models.heads import Projection, normalize
 from ecg_jax.models.resnet1d import STAGES, ResNet1D, activations
@@ -21,9 +23,16 @@ MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 
 
 def build(config: Config) -> Method:
-    """config.model: depth, width, dtype, dim, hidden, temperature, learn_temperature, same_report;
-    config.augment: see `augment.compose`."""
-    m = config.model
+    """config.model: depth, width, dtype, dim, hidden, temperature, learn_temperature, same_report,
+    loss, bias; config.parallel: loss, batch_norm; config.augment: see `augment.compose`."""
+    m, form = config.model, config.parallel.loss
+    check_form(form)
+    if m.loss not in ("info_nce", "sigmoid"):
+        raise UserError(f"unknown model.loss {m.loss!r}: there are info_nce, sigmoid")
+    if config.parallel.batch_norm not in ("global", "device"):
+        raise UserError(
+            f"unknown parallel.batch_norm {config.parallel.batch_norm!r}: there are global, device"
+        )
     if m.depth not in STAGES:
         raise UserError(f"no ResNet of depth {m.depth}: there are {', '.join(map(str, STAGES))}")
     encoder = ResNet1D(depth=m.depth, width=m.width, dtype=activations(m.dtype))
@@ -42,6 +51,8 @@ def build(config: Config) -> Method:
         }
         if m.learn_temperature:
             params["log_scale"] = -jnp.log(jnp.float32(m.temperature))
+        if m.loss == "sigmoid":
+            params["bias"] = jnp.float32(m.bias)
         return params, {"batch_stats": variables["batch_stats"]}
 
     def encode_text(params: dict, text: jax.Array) -> jax.Array:
@@ -57,16 +68,25 @@ def build(config: Config) -> Method:
             return jnp.float32(m.temperature)
         return 1 / jnp.minimum(jnp.exp(params["log_scale"]), MAX_SCALE)
 
+    train_encoder = functools.partial(encoder.apply, train=True, mutable=["batch_stats"])
+    if config.parallel.batch_norm == "device":
+        train_encoder = parallel.per_device(train_encoder)
+
+    def contrast(params: dict, e: jax.Array, t: jax.Array, group: jax.Array | None) -> jax.Array:
+        tau = temperature(params)
+        if m.loss == "sigmoid":
+            return sigmoid(e, t, tau, params["bias"], group, form)
+        return symmetric_info_nce(e, t, tau, group, form)  # eqs 3-5
+
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         ecg, _ = augmentation(key, view.ecg, view.lead_mask)
-        features, updated = encoder.apply(
-            {"params": params["encoder"], **state}, ecg, train=True, mutable=["batch_stats"]
-        )
+        features, updated = train_encoder({"params": params["encoder"], **state}, ecg)
         e, t = project(params, features), encode_text(params, view.text)
-        tau = temperature(params)
-        group = view.text_id if m.same_report else None
-        value = symmetric_info_nce(e, t, tau, group)  # eqs 3-5
-        metrics = {"temperature": tau, "positive_cosine": jnp.sum(e * t, axis=-1).mean()}
+        value = contrast(params, e, t, view.text_id if m.same_report else None)
+        metrics = {
+            "temperature": temperature(params),
+            "positive_cosine": jnp.sum(e * t, axis=-1).mean(),
+        }
         return value, (updated, metrics)
 
     def encode(params: dict, state: dict, ecg: jax.Array, lead_mask: jax.Array) -> Encoded:

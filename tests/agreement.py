@@ -1,0 +1,121 @@
+"""Figures of a few training steps, which must not depend on devices or processes.
+
+As a program (`agreement.py DATA_DIR OUT FLAGS`) it is one of several processes; the first one
+writes the figures to OUT.
+"""
+
+import argparse
+import functools
+import itertools
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+from configs import etp
+from ecg_jax import hosts, parallel, train
+from ecg_jax.experiment import Experiment, open_experiment
+from ecg_jax.losses import contrastive
+
+STEPS = 5
+
+
+def small(data_dir):
+    config = etp.get_config("demo")
+    config.update(data_dir=str(data_dir), build=False, epochs=3, batch_size=64)
+    config.seconds = 2.5
+    config.model.update(width=8, dim=32)
+    config.evaluate.update(tasks=("super",), select="super", draws=20)
+    return config
+
+
+def training(config, devices=None):
+    """Losses of five steps, and the state after the first and the last of them.
+
+    With momentum, whose first moment is the gradient. (Adam divides a gradient by its own size,
+    so that rounding errors of those near zero become steps of full length.)
+    """
+    whole = open_experiment(config)
+    experiment = Experiment(config, parallel.make_mesh(devices), whole.method, whole.tower)
+    data, per_epoch = train.load_data(experiment)
+    optimizer = optax.sgd(0.01, momentum=0.9)
+    state = train.init(experiment, optimizer)
+    dispatch = train.make_dispatch(config, whole.method, optimizer, per_epoch)
+    figures = {"losses": []}
+    for step in range(STEPS):
+        state, metrics = dispatch(state, data, 1)
+        figures["losses"].append(float(metrics["loss"][0]))
+        if step == 0:
+            figures |= flat("first", state)
+    return figures | flat("last", state)
+
+
+def flat(name, state):
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {name + jax.tree_util.keystr(path): hosts.whole(leaf) for path, leaf in leaves}
+
+
+@functools.cache
+def plain(data_dir, devices):
+    """`training` of `small`, on so many of this process's devices."""
+    return training(small(data_dir), jax.devices()[:devices])
+
+
+def losses(devices=None):
+    """Value and gradients of every loss in every form, of one fixed batch."""
+    rng = np.random.default_rng(0)
+    e, t = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.standard_normal((2, 32, 8)))
+    mesh = parallel.make_mesh(devices)
+    sharding = parallel.by_record(mesh)
+    e, t = (parallel.put(x.astype(np.float32), sharding) for x in (e, t))
+    group = parallel.put(np.arange(32, dtype=np.int32) // 3, sharding)
+    kinds = {
+        "info_nce": functools.partial(contrastive.symmetric_info_nce, temperature=0.1),
+        "sigmoid": functools.partial(contrastive.sigmoid, temperature=0.1, bias=-4.0),
+    }
+    figures = {}
+    for (name, loss), form in itertools.product(kinds.items(), contrastive.FORMS):
+        of = functools.partial(loss, form=form)
+        with jax.set_mesh(mesh):
+            run = jax.jit(jax.value_and_grad(lambda e, t, g, of=of: of(e, t, group=g), (0, 1)))
+            value, gradients = run(e, t, group)
+        figures[f"{name} {form} value"] = hosts.whole(value)
+        figures[f"{name} {form} gradients"] = np.stack([hosts.whole(g) for g in gradients])
+    return figures
+
+
+def asked():
+    """The step at which each process hears that one of them has been sent SIGTERM at step 3."""
+    preemption, last = hosts.Preemption(), jax.process_count() - 1
+    for step in itertools.count(step=2):
+        if preemption.at(step):
+            return np.array(json.loads(f"[{','.join(hosts.share(str(step)))}]"))
+        if step == 4 and jax.process_index() == last:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.02)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data_dir")
+    parser.add_argument("out", type=Path)
+    for field in hosts.FLAGS:
+        parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
+    args = vars(parser.parse_args())
+    data_dir, out = args.pop("data_dir"), args.pop("out")
+    hosts.start(hosts.Address(**args))
+    config = small(data_dir)
+    config.parallel.update(loss="ring", shard_optimizer=True)
+    figures = {"processes": jax.process_count(), "asked": asked()}
+    figures |= {**losses(), **training(config)}
+    if hosts.first():
+        np.savez(out, **figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The launchers, as far as a machine without clusters can check them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launch import local
+
+LAUNCH = Path(__file__).parent.parent / "launch"
+SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
+SETTINGS = {"NFS": "10.0.0.2:/runs", "IMAGE": "registry/ecg-jax:1"}
+ARGUMENTS = ["--config", "configs/etp.py:demo,seed=1", "--config.evaluate.tasks=('super', 'sub')"]
+
+
+def script(path, *arguments, **settings):
+    env = {k: v for k, v in os.environ.items() if k not in SETTINGS and "SLURM" not in k}
+    return subprocess.run(
+        ["bash", str(path), *arguments],
+        env=env | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
+def test_scripts_are_strict_and_parse(path):
+    text = path.read_text()
+    assert text.startswith("#!/usr/bin/env bash\n")
+    assert "\nset -euo pipefail\n" in text
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    assert path.name in (LAUNCH / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
+def test_a_dry_run_prints_the_command_with_its_arguments_whole(path):
+    done = script(path, "--dry-run", *ARGUMENTS, **SETTINGS)
+    assert done.returncode == 0, done.stderr
+    if path.name == "gke.sh":
+        (container,) = pod(yaml.safe_load(done.stdout))["containers"]
+        assert container["image"] == SETTINGS["IMAGE"]
+        assert container["args"] == ARGUMENTS
+        assert container["command"] == ["python", "-m", "ecg_jax.train"]
+        return
+    last = done.stdout.splitlines()[-1]
+    printed = [sys.executable, "-c", "import sys; print(sys.argv[-1])"]
+    words = subprocess.run(
+        ["bash", "-c", f'words=({last}); printf "%s\\n" "${{words[@]}}"'],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    if path.name == "tpu_pod.sh":  # a command for a shell of the hosts
+        (remote,) = [w.removeprefix("--command=") for w in words if w.startswith("--command=")]
+        remote = remote.partition(" && ")[2].replace(".venv/bin/python -m ecg_jax.train", "")
+    else:
+        assert words[0] == "srun"
+        remote = last.partition("ecg_jax.train")[2]
+    command = " ".join(["printf '%s\\n'", remote])
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ARGUMENTS, printed
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
+def test_what_is_missing_is_said_in_one_line(path):
+    done = script(path, "--dry-run", **SETTINGS)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: no arguments")
+    if path.suffix == ".sh":
+        done = script(path, "--dry-run", *ARGUMENTS)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def pod(manifest):
+    (job,) = manifest["spec"]["replicatedJobs"]
+    return job["template"]["spec"]["template"]["spec"]
+
+
+def test_the_jobset_has_what_a_slice_needs():
+    manifest = yaml.safe_load((LAUNCH / "gke_jobset.yaml").read_text())
+    assert manifest["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
+    assert manifest["kind"] == "JobSet"
+    (job,) = manifest["spec"]["replicatedJobs"]
+    spec, hosts = job["template"]["spec"], pod(manifest)
+    (container,) = hosts["containers"]
+    x, y = map(int, hosts["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
+    chips = container["resources"]["limits"]["google.com/tpu"]
+    assert spec["completionMode"] == "Indexed"
+    assert spec["parallelism"] == spec["completions"] == x * y // chips
+    assert hosts["restartPolicy"] == "Never"
+    volumes = {v["name"] for v in hosts["volumes"]}
+    assert {m["name"] for m in container["volumeMounts"]} <= volumes
+
+
+def test_slurm_asks_for_a_task_a_gpu():
+    lines = (LAUNCH / "slurm.sbatch").read_text().splitlines()
+    options = dict(
+        line.removeprefix("#SBATCH --").split("=", 1)
+        for line in lines
+        if line.startswith("#SBATCH") and "=" in line
+    )
+    assert options["ntasks-per-node"] == options["gpus-per-node"]
+    assert options["signal"].startswith("TERM@")
+    assert not any("gpus-per-task" in line or "gpu-bind" in line for line in lines)
+
+
+def test_the_local_launchers_dry_run(capsys):
+    command = ["--", "python", "-m", "ecg_jax.train", "--workdir=a b"]
+    assert local.main(["--dry_run", "--processes=2", "--devices=4", "--port=1234", *command]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for i, line in enumerate(lines):
+        assert line == (
+            "JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=4 JAX_CPU_COLLECTIVES_IMPLEMENTATION=gloo "
+            "python -m ecg_jax.train '--workdir=a b' "
+            f"--coordinator=127.0.0.1:1234 --processes=2 --process={i}"
+        )
+    assert len(lines) == 2
+    assert local.environment(0, 2, 1) == {"CUDA_VISIBLE_DEVICES": "2,3"}
+
+
+def launch(program):
+    command = [sys.executable, "-m", "launch.local", "--processes=2", "--", sys.executable, "-c"]
+    return subprocess.Popen([*command, program], cwd=LAUNCH.parent)
+
+
+def test_one_that_fails_ends_the_others_and_gives_its_status():
+    wait = "import sys, time; sys.exit(3) if '--process=1' in sys.argv else time.sleep(600)"
+    assert launch(wait).wait(timeout=60) == 3
+
+
+def test_sigterm_is_passed_on(tmp_path):
+    program = f"""
+import pathlib, signal, sys, time
+place = pathlib.Path({str(tmp_path)!r}, sys.argv[-1])
+signal.signal(signal.SIGTERM, lambda *_: (place.write_text("saved"), sys.exit(0)))
+place.write_text("ready")
+time.sleep(600)
+"""
+    running = launch(program)
+    names = ["--process=0", "--process=1"]
+    while not all((tmp_path / name).exists() for name in names):
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(timeout=60) == 0
+    assert [(tmp_path / name).read_text() for name in names] == ["saved", "saved"]

@@ -1,0 +1,112 @@
+"""How arrays lie on the mesh, and statistics per device."""
+
+import agreement
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from ecg_jax import optim, parallel, train
+from ecg_jax.checkpoint import Checkpoints, digests
+from ecg_jax.errors import UserError
+from ecg_jax.experiment import open_experiment
+from ecg_jax.methods import build
+
+
+@pytest.mark.parametrize(
+    ("shape", "devices", "axis"),
+    [((3, 64, 128), 8, 2), ((256, 128), 8, 0), ((7,), 8, None), ((), 8, None), ((8,), 1, None)],
+)
+def test_the_longest_axis_that_divides_is_spread(shape, devices, axis):
+    spec = parallel.spread(jax.ShapeDtypeStruct(shape, jnp.float32), devices)
+    assert tuple(spec) == (() if axis is None else (*[None] * axis, "data"))
+
+
+def test_statistics_per_device_are_the_mean_of_each_devices_own():
+    norm = nn.BatchNorm(use_running_average=False, momentum=0.9)
+    rng = np.random.default_rng(0)
+    x = (
+        rng.standard_normal((64, 5)).astype(np.float32)
+        * np.linspace(1, 4, 64, dtype=np.float32)[:, None]
+    )
+    variables = norm.init(jax.random.key(0), x)
+    mesh = parallel.make_mesh()
+
+    def apply(variables, x):
+        return norm.apply(variables, x, mutable=["batch_stats"])
+
+    def loss(variables, x):
+        with parallel.mesh_of(x):
+            y, state = parallel.per_device(apply)(variables, x)
+        return jnp.sum(jnp.sin(y)), (y, state)
+
+    def by_hand(variables, x):
+        parts = [apply(variables, part) for part in jnp.split(x, 8)]
+        y = jnp.concatenate([y for y, _ in parts])
+        state = jax.tree.map(lambda *leaves: sum(leaves) / 8, *(state for _, state in parts))
+        return jnp.sum(jnp.sin(y)), (y, state)
+
+    sharded = parallel.put(x, parallel.by_record(mesh))
+    found = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables, sharded)
+    wanted = jax.value_and_grad(by_hand, has_aux=True)(variables, x)
+    for a, b in zip(*map(jax.tree.leaves, (found, wanted)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    whole, _ = apply(variables, x)
+    assert np.abs(found[0][1][0] - whole).max() > 0.1
+
+
+def test_optimiser_state_in_parts_is_saved_and_comes_back_otherwise(simulated, tmp_path):
+    config = agreement.small(simulated)
+    config.parallel.shard_optimizer = True
+    state = train.init(open_experiment(config), optim.build(config, 5))
+    rng = np.random.default_rng(0)
+    moments = jax.tree.map(
+        lambda x: jax.device_put(rng.random(x.shape).astype(x.dtype), x.sharding), state.optimizer
+    )
+    state = state.replace(optimizer=moments)
+    assert sum(x.addressable_data(0).nbytes for x in jax.tree.leaves(moments)) < (
+        sum(x.nbytes for x in jax.tree.leaves(moments)) / 6
+    )
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, state, {})
+    checkpoints.close()
+
+    def copies(devices):
+        sharding = parallel.replicated(parallel.make_mesh(jax.devices()[:devices]))
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
+        )
+
+    for like in (copies(8), copies(1), state):
+        _, restored, _ = Checkpoints(tmp_path).restore(like)
+        assert digests(restored) == digests(state)
+        for a, b in zip(*map(jax.tree.leaves, (restored, like)), strict=True):
+            assert a.sharding == b.sharding
+
+
+def test_training_with_statistics_per_device_and_the_sigmoid_loss(simulated):
+    config = agreement.small(simulated)
+    config.parallel.update(batch_norm="device", loss="ring", shard_optimizer=True)
+    config.model.update(loss="sigmoid", temperature=0.1, learn_temperature=True)
+    figures, other = agreement.training(config), agreement.plain(simulated, 8)
+    assert figures["losses"][-1] < figures["losses"][0]
+    assert figures["last.params['bias']"] != -10
+    stem = "first.method['batch_stats']['norm_stem']"
+    np.testing.assert_allclose(figures[f"{stem}['mean']"], other[f"{stem}['mean']"], atol=1e-5)
+    # Within a device's records there is less variance than between all.
+    assert (figures[f"{stem}['var']"] < other[f"{stem}['var']"]).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("parallel.loss", "no form 'x'"),
+        ("parallel.batch_norm", "there are global, device"),
+        ("model.loss", "there are info_nce, sigmoid"),
+    ],
+)
+def test_unknown_options(small, field, message):
+    small.update_from_flattened_dict({field: "x"})
+    with pytest.raises(UserError, match=message):
+        build(small)
