@@ -205,7 +205,7 @@ def make_dispatch(
         (loss, (new_method, metrics)), gradient = grad(
             state.params, state.method, view(data, state.step), key
         )
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         updates, new_optimizer = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         if method.after_update is not None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import numpy as np
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 
-FINGERPRINT_ROWS = 512  # signals in memory at a time while a split on disk is hashed
+CHUNK = 256  # records read at a time
 
 
 class Stored:
@@ -36,8 +37,7 @@ class Stored:
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         wanted = self._rows[rows]
         ecg = np.zeros((len(wanted), *self.shape[1:]), np.int16)
-        examples = self._source.__getitems__(wanted.tolist())
-        for out, example in zip(ecg, examples, strict=True):
+        for out, example in zip(ecg, _read(self._source, wanted), strict=True):
             _cut(example["ecg"], out)
         return ecg
 
@@ -92,8 +92,8 @@ class Records:
     def fingerprint(self) -> str:
         """sha256 over ids, signals, reports and labels: the split hash kept with every result."""
         digest = hashlib.sha256(f"{self.dataset}/{self.split}/{self.rate}".encode())
-        for start in range(0, len(self), FINGERPRINT_ROWS):
-            ecg = self.ecg[start : start + FINGERPRINT_ROWS]
+        for start in range(0, len(self), CHUNK):
+            ecg = self.ecg[start : start + CHUNK]
             digest.update(np.ascontiguousarray(ecg).data)
         for array in (self.length, self.lead_mask):
             digest.update(np.ascontiguousarray(array).data)
@@ -160,7 +160,8 @@ def load(
     classes = {task: list(names) for task, names in metadata["classes"].items()}
     labels = {task: np.zeros((N, len(names)), bool) for task, names in classes.items()}
     texts: dict[str, list[str]] = {"record_id": [], "patient_id": [], "report": []}
-    for i, example in enumerate(source):
+    chunks = (_read(source, np.arange(i, min(i + CHUNK, N))) for i in range(0, N, CHUNK))
+    for i, example in enumerate(itertools.chain.from_iterable(chunks)):
         length[i] = min(len(example["ecg"]), T)
         if isinstance(ecg, np.ndarray):
             _cut(example["ecg"], ecg[i])
@@ -194,6 +195,25 @@ def _open(data_dir: str | Path, dataset: str, rate: int, split: str) -> tuple[Pa
     if split not in builder.info.splits:
         raise UserError(f"{path} has no split {split!r}: it has {', '.join(builder.info.splits)}")
     return path, builder
+
+
+def _read(source: Any, rows: np.ndarray) -> list[dict[str, Any]]:
+    """Records of a TFDS data source.
+
+    Raises:
+      UserError: a shard is missing or damaged.
+    """
+    reason = "empty"
+    try:
+        examples = source.__getitems__(rows.tolist())
+        if all(example["ecg"] is not None for example in examples):
+            return examples
+    except RuntimeError as error:  # array_record's
+        reason = str(error).splitlines()[0]
+    raise UserError(
+        f"{source.dataset_info.data_dir}: a shard of split {source.split!r} is missing or damaged "
+        f"({reason}): prepare the dataset again"
+    )
 
 
 def _cut(signal: np.ndarray, out: np.ndarray) -> None:
