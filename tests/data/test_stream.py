@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import threading
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from ecg_jax.data import records, resident
 from ecg_jax.data.stream import AHEAD, Stream
 from ecg_jax.errors import UserError
 from ecg_jax.experiment import open_experiment
+from ecg_jax.models.resnet1d import STAGES
+from ecg_jax.text.tower import TextTower
 
 SHARDS, BATCH = 8, 16
 
@@ -183,19 +186,35 @@ def stop_after(monkeypatch, dispatches):
     monkeypatch.setattr(train, "make_dispatch", counting)
 
 
-def test_a_resident_run_goes_on_as_a_stream_within_an_epoch_bit_for_bit(
-    small, tmp_path, monkeypatch, capsys
-):
-    before, make = signal.getsignal(signal.SIGTERM), parallel.make_mesh
+@pytest.fixture
+def quick(small, monkeypatch):
+    """`small` on two devices with two residual blocks, and vectors in place of embeddings: the
+    updates are the real ones, and compile in seconds."""
+    make = parallel.make_mesh
     monkeypatch.setattr(parallel, "make_mesh", lambda: make(jax.devices()[:2]))
+    monkeypatch.setitem(STAGES, 18, (1, 1))
+
+    def embed(self, texts, **_):
+        seeds = [zlib.crc32(text.encode()) for text in texts]
+        vectors = [np.random.default_rng(seed).normal(size=self.width) for seed in seeds]
+        return np.array(vectors, np.float32)
+
+    monkeypatch.setattr(TextTower, "embed", embed)
     small.evaluate.draws = 5
-    experiment, state, losses = uninterrupted(small)
+    return small
+
+
+def test_a_resident_run_goes_on_as_a_stream_within_an_epoch_bit_for_bit(
+    quick, tmp_path, monkeypatch, capsys
+):
+    before = signal.getsignal(signal.SIGTERM)
+    experiment, state, losses = uninterrupted(quick)
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
-        train.train(small, tmp_path / "run")
+        train.train(quick, tmp_path / "run")
     assert "stopped by SIGTERM at step 3" in capsys.readouterr().out
-    small.stream = True
-    train.train(small, tmp_path / "run")
+    quick.stream = True
+    train.train(quick, tmp_path / "run")
     assert "resumed at step 3" in capsys.readouterr().out
     signal.signal(signal.SIGTERM, before)
     rows = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
