@@ -1,0 +1,233 @@
+"""A run's best checkpoint as a folder that others can load.
+
+    python -m ecg_jax.export --workdir DIR --out FOLDER
+
+`model.safetensors` holds the arrays, `config.json` what they are for and where they come from,
+`README.md` is the model card. `load_exported` reads the folder back.
+"""
+
+import argparse
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from ecg_jax import config as config_lib
+from ecg_jax import evaluate, parallel, workdir
+from ecg_jax.checkpoint import Checkpoints
+from ecg_jax.data import normalize
+from ecg_jax.data.leads import LEADS
+from ecg_jax.errors import UserError, run_main
+from ecg_jax.evaluation import results
+from ecg_jax.methods import Encoded, View, build
+
+FORMAT = 1
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+PROVENANCE = ("ecg_jax", "commit", "python", "packages", "device", "splits")
+
+
+class Exported(NamedTuple):
+    """A model read back; both functions are jitted.
+
+    Attributes:
+      config: config.json.
+      variables: {"params": tree, "method": tree} of float32 arrays.
+      encode: (ecg int16 [B, T, 12] microvolts, lead_mask bool [B, 12]) -> Encoded.
+      encode_text: the text tower's embeddings float32 [B, F] -> unit vectors [B, E]; or None.
+    """
+
+    config: dict[str, Any]
+    variables: dict[str, Any]
+    encode: Callable[[jax.Array, jax.Array], Encoded]
+    encode_text: Callable[[jax.Array], jax.Array] | None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m ecg_jax.export")
+    parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--out", required=True, type=Path, help="a folder that is not there yet")
+    args = parser.parse_args()
+    export(args.workdir, args.out)
+    print(f"written: {args.out}")
+
+
+def export(folder: Path, out: Path) -> None:
+    """Writes the best checkpoint of the run in `folder` to `out`, whole or not at all.
+
+    Raises:
+      UserError: `out` is not empty or cannot be written, or the run has no best checkpoint.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not an empty folder: choose another --out")
+    config, saved = workdir.read(folder)
+    width = saved["text_tower"]["width"]
+    like = _shapes(config, width, parallel.replicated(parallel.make_mesh()))
+    if not (folder / "checkpoints" / "best").is_dir():
+        raise UserError(f"{folder} has no best checkpoint yet: train it with its own command")
+    restored = Checkpoints(folder / "checkpoints" / "best", keep=1).restore(like)
+    if restored is None:
+        raise UserError(f"{folder} has no best checkpoint yet: train it with its own command")
+    step, tree, _ = restored
+    arrays = _flatten(jax.device_get(tree))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+            part = Path(scratch) / "model"
+            part.mkdir()
+            save_file(arrays, part / WEIGHTS, metadata={"format": "ecg_jax"})
+            description = describe(config, saved, step, _sha256(part / WEIGHTS))
+            workdir.write_json(part / CONFIG, description)
+            (part / CARD).write_text(card(description, arrays, folder), encoding="utf-8")
+            if out.exists():
+                out.rmdir()
+            part.rename(out)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def describe(config: ConfigDict, saved: dict[str, Any], step: int, sha256: str) -> dict[str, Any]:
+    """What config.json says."""
+    text = {"language": config.text.language, "template": config.text.template}
+    return {
+        "format": FORMAT,
+        "method": config.method,
+        "model": config_lib.to_json(config.model),
+        "input": {
+            "leads": list(LEADS),
+            "rate_hz": config.rate,
+            "seconds": config.seconds,
+            "units": "uV",
+            "normalize": config.normalize,
+        },
+        "text_tower": {**saved["text_tower"], **text},
+        "weights_sha256": sha256,
+        "provenance": {
+            **{name: saved.get(name) for name in PROVENANCE},
+            "dataset": config.dataset,
+            "step": step,
+        },
+        "config": config_lib.to_json(config),
+    }
+
+
+def card(description: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> str:
+    """The model card; its figures are those of the run's results.json, if it has one."""
+    given, tower, run = (description[name] for name in ("input", "text_tower", "provenance"))
+    count = sum(array.size for name, array in arrays.items() if name.startswith("params/"))
+    path = folder / "results.json"
+    table = results.table(json.loads(path.read_text())) if path.exists() else "Not evaluated."
+    stand_in = (
+        f"\n**The text tower is a stand-in: {tower['note']}.** Figures with a clinical language "
+        "model will differ.\n"
+        if tower["stand_in"]
+        else ""
+    )
+    return f"""# {description["method"]} on {run["dataset"]}
+
+An ECG encoder of {count:,} parameters, trained with ecg_jax {run["ecg_jax"]} ({run["commit"]}),
+step {run["step"]:,}. Research software: not a medical device, not for diagnosis.
+{stand_in}
+## Input
+
+int16 microvolts [batch, {round(given["seconds"] * given["rate_hz"])}, {len(given["leads"])}] at \
+{given["rate_hz"]} Hz, leads {", ".join(given["leads"])}; a lead that is missing is zero and false
+in the mask. `encode` normalises ({given["normalize"]}).
+
+    from ecg_jax.export import load_exported
+    model = load_exported("FOLDER")
+    features, embedding = model.encode(ecg, lead_mask)
+
+Text: {tower["note"]} (sha256 {tower["sha256"]}), pooling {tower["pooling"]}, reports in
+{tower["language"]}, template `{tower["template"]}`.
+
+## Results
+
+```
+{table}
+```
+"""
+
+
+def load_exported(folder: Path | str) -> Exported:
+    """Reads an exported folder.
+
+    Raises:
+      UserError: a file is missing or damaged, or the arrays are not exactly the model's.
+    """
+    folder = Path(folder)
+    try:
+        description = json.loads((folder / CONFIG).read_text())
+        config, width = ConfigDict(description["config"]), description["text_tower"]["width"]
+        known, sha256 = description["format"] == FORMAT, description["weights_sha256"]
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no exported model: it has no {CONFIG}") from None
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder / CONFIG} is damaged ({error}): export it again") from None
+    if not known:
+        raise UserError(f"{folder} has format {description['format']}, this program reads {FORMAT}")
+    arrays = _read_arrays(folder / WEIGHTS, sha256)
+    expected = {name: leaf.shape for name, leaf in _flatten(_shapes(config, width)).items()}
+    found = {name: array.shape for name, array in arrays.items()}
+    if wrong := sorted(n for n in expected | found if expected.get(n) != found.get(n)):
+        raise UserError(f"{folder / WEIGHTS} does not fit {CONFIG}: {', '.join(wrong[:8])}")
+    variables = traverse_util.unflatten_dict(jax.device_put(arrays), sep="/")
+    variables = {"params": variables["params"], "method": variables.get("method", {})}
+    method = build(config)
+
+    @jax.jit
+    def encode(ecg: jax.Array, lead_mask: jax.Array) -> Encoded:
+        x = normalize.normalize(ecg, lead_mask, config.normalize)
+        return method.encode(variables["params"], variables["method"], x, lead_mask)
+
+    text = method.encode_text
+    encode_text = jax.jit(lambda x: text(variables["params"], x)) if text else None
+    return Exported(description, variables, encode, encode_text)
+
+
+def _read_arrays(path: Path, sha256: str) -> dict[str, np.ndarray]:
+    try:
+        if _sha256(path) != sha256:
+            raise UserError(f"{path} is damaged: its sha256 is not that in {CONFIG}")
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}): export it again") from None
+
+
+def _shapes(config: ConfigDict, width: int, sharding: Any = None) -> dict[str, Any]:
+    """The variables' shapes, as a checkpoint for evaluation holds them."""
+    T = round(config.seconds * config.rate)
+    view = View(
+        jnp.zeros((1, T, len(LEADS))),
+        jnp.ones((1, len(LEADS)), bool),
+        jnp.zeros((1, width)),
+        jnp.zeros(1, jnp.int32),
+    )
+    shapes = jax.eval_shape(build(config).init, jax.random.key(0), view)
+    tree = evaluate.frozen(*shapes)
+    if sharding is None:
+        return tree
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def _flatten(tree: dict[str, Any]) -> dict[str, Any]:
+    """{"params": {"encoder": {...}}} -> {"params/encoder/...": array}"""
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    run_main(main)

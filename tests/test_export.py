@@ -1,0 +1,119 @@
+"""An exported model gives the checkpoint's outputs, and a folder that does not fit is refused."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from ecg_jax import evaluate, export, workdir
+from ecg_jax.checkpoint import Checkpoints
+from ecg_jax.data import normalize
+from ecg_jax.data.leads import LEADS
+from ecg_jax.errors import UserError
+from ecg_jax.experiment import open_experiment
+from ecg_jax.models.resnet1d import STAGES
+
+
+@pytest.fixture
+def run(small, tmp_path, monkeypatch):
+    """A run's folder with a best checkpoint of random weights, and these weights."""
+    monkeypatch.setitem(STAGES, 18, (1, 1))
+    experiment = open_experiment(small)
+    folder = tmp_path / "run"
+    workdir.claim(folder, experiment)
+    variables = evaluate.frozen(*experiment.init(jax.random.key(5)))
+    saves = Checkpoints(folder / "checkpoints" / "best", keep=1)
+    saves.save(7, variables, {"select": 0.5})
+    saves.close()
+    row = dict(task="super", dataset="simulated", split="test", protocol="zero_shot")
+    row |= dict(encoder="trained", label="macro", metric="auroc", value=0.625, n=40)
+    row |= dict(ci_low=0.5, ci_high=0.75, chance=0.5, note="")
+    (folder / "results.json").write_text(json.dumps([row]))
+    return folder, experiment, variables
+
+
+def test_what_is_read_back_encodes_as_the_checkpoint_does(run, tmp_path):
+    folder, experiment, variables = run
+    export.export(folder, tmp_path / "model")
+    model = export.load_exported(tmp_path / "model")
+    jax.tree.map(np.testing.assert_array_equal, model.variables, variables)
+    ecg = np.random.default_rng(0).integers(-900, 900, (3, 1000, 12), np.int16)
+    mask = np.ones((3, 12), bool)
+    x = normalize.normalize(ecg, mask, experiment.config.normalize)
+    method = experiment.method
+    expected = method.encode(variables["params"], variables["method"], x, mask)
+    for ours, theirs in zip(model.encode(ecg, mask), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    text = np.random.default_rng(1).normal(size=(2, experiment.tower.width)).astype(np.float32)
+    np.testing.assert_allclose(
+        model.encode_text(text), method.encode_text(variables["params"], text), atol=1e-6
+    )
+
+
+def test_the_folder_says_what_it_is(run, tmp_path):
+    folder, experiment, variables = run
+    export.export(folder, tmp_path / "model")
+    names = {p.name for p in (tmp_path / "model").iterdir()}
+    assert names == {"model.safetensors", "config.json", "README.md"}
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["input"]["leads"] == list(LEADS)
+    assert (config["input"]["rate_hz"], config["input"]["units"]) == (100, "uV")
+    assert config["text_tower"]["sha256"] == experiment.tower.sha256
+    assert config["provenance"]["step"] == 7
+    arrays = load_file(tmp_path / "model" / "model.safetensors")
+    kernel = variables["params"]["encoder"]["conv_stem"]["kernel"]
+    np.testing.assert_array_equal(arrays["params/encoder/conv_stem/kernel"], kernel)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "0.625 (0.500-0.750)" in card
+    assert "stand-in" in card
+
+
+def test_a_folder_with_something_in_it_is_refused(run, tmp_path):
+    out = tmp_path / "model"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    with pytest.raises(UserError, match="is not an empty folder"):
+        export.export(run[0], out)
+    assert [p.name for p in out.iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_without_a_checkpoint(run, tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        export.export(tmp_path, tmp_path / "model")
+    (run[0] / "checkpoints" / "best").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="has no best checkpoint"):
+        export.export(run[0], tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def reseal(folder):
+    """Makes config.json vouch for the weights that are there now."""
+    config = json.loads((folder / "config.json").read_text())
+    config["weights_sha256"] = export._sha256(folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_weights_that_do_not_fit_are_refused(run, tmp_path):
+    folder = tmp_path / "model"
+    export.export(run[0], folder)
+    weights = folder / "model.safetensors"
+    arrays = load_file(weights)
+    stem = "params/encoder/conv_stem/kernel"
+    changed = {name: array + 1 for name, array in arrays.items()}
+    save_file(changed, weights)
+    with pytest.raises(UserError, match="is damaged: its sha256"):
+        export.load_exported(folder)
+    others = {"missing": {n: a for n, a in arrays.items() if n != stem}}
+    others["unexpected"] = {**arrays, "params/encoder/extra": np.zeros(3, np.float32)}
+    others["misshaped"] = {**arrays, stem: arrays[stem][:3]}
+    for name, tree in others.items():
+        save_file(tree, weights)
+        reseal(folder)
+        wrong = "params/encoder/extra" if name == "unexpected" else stem
+        with pytest.raises(UserError, match=f"does not fit config.json: {wrong}$"):
+            export.load_exported(folder)
+    weights.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        export.load_exported(folder)
