@@ -1,6 +1,9 @@
-"""Our side of `end_to_end.py`: `ecg_jax.train` without its evaluation and checkpoints."""
+"""Our side of `end_to_end.py`: `ecg_jax.train` without its evaluation and checkpoints.
 
-import itertools
+After the first step it prints its figures; for every number read it makes so many steps and prints
+what each took.
+"""
+
 import json
 import sys
 import time
@@ -27,22 +30,30 @@ def main() -> None:
     state = train.init(experiment, optimizer)
     dispatch = train.make_dispatch(config, experiment.method, optimizer, steps)
 
-    ends = []
-    for _ in range(1 + job["steps"]):
+    def step() -> None:
+        nonlocal state
         state, metrics = dispatch(state, data, 1)
         jax.block_until_ready(metrics)
-        ends.append(time.time())
+
+    step()
     figures = {
-        "first_step": ends[0] - job["started"],
-        "steps": [b - a for a, b in itertools.pairwise(ends)],
+        "first_step": time.time() - job["started"],
         "parameters": sum(p.size for p in jax.tree.leaves(state.params)),
         "embedding": experiment.tower.embed(["sinus rhythm. normal ecg."])[0].tolist(),
+        "steps": steps,
         "pairs": sum(map(int, data.split.count)),
         "reports": len(data.texts),
         "device": jax.devices()[0].device_kind,
         "dtype": activations(config.model.dtype).name,
     }
-    print(json.dumps(figures))
+    print(json.dumps(figures), flush=True)
+    for line in sys.stdin:
+        times = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+        print(json.dumps(times), flush=True)
 
 
 if __name__ == "__main__":

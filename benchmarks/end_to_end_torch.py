@@ -155,30 +155,37 @@ def main() -> None:
     loader = DataLoader(
         pairs, job["batch"], shuffle=True, drop_last=True, pin_memory=device != "cpu"
     )
-    ends, lengths = [], []
-    while len(ends) <= job["steps"]:
-        for ecg, texts in loader:
-            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                text, length = embed(list(texts))
-                e = model["ecg"](model["encoder"](ecg.to(device, non_blocking=True)))
-                value = loss(e, model["text"](text))
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            optimizer.step()
-            value.item()
-            ends.append(time.time())
-            lengths.append(length)
-            if len(ends) > job["steps"]:
-                break
+    batches = (batch for _ in itertools.count() for batch in loader)
+    lengths = []
+
+    def step() -> None:
+        ecg, texts = next(batches)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            text, length = embed(list(texts))
+            e = model["ecg"](model["encoder"](ecg.to(device, non_blocking=True)))
+            value = loss(e, model["text"](text))
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        value.item()
+        lengths.append(length)
+
+    step()
     figures = {
-        "first_step": ends[0] - job["started"],
-        "steps": [b - a for a, b in itertools.pairwise(ends)],
+        "first_step": time.time() - job["started"],
         "parameters": sum(p.numel() for p in model.parameters()),
         "embedding": embed(["sinus rhythm. normal ecg."])[0][0].tolist(),
         "torch": torch.__version__,
-        "tokens": sum(lengths) / len(lengths),
     }
-    print(json.dumps(figures))
+    print(json.dumps(figures), flush=True)
+    for line in sys.stdin:
+        times = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+        print(json.dumps(times), flush=True)
+    print(f"{sum(lengths) / len(lengths):.0f} tokens a report, with padding", file=sys.stderr)
 
 
 if __name__ == "__main__":
