@@ -5,12 +5,12 @@
     python -m benchmarks.end_to_end --torch_python OTHER/bin/python    # where PyTorch is elsewhere
 
 Every side is a process of its own, started in turn: ours with empty caches (cold), ours again
-(warm), then `end_to_end_torch.py`. They train ResNet18-1D with two linear heads on the same records, reports
-and text weights, without augmentation, in the same precision. The time to the first step begins
-before the interpreter does; after it the sides make their steps in alternating rounds. `epoch` is
-the median step times the steps in an epoch; `run` is the time to the first step and `--epochs` of
-those. `--text bert-base` stands for ClinicalBERT where only its cost matters: random weights in
-BERT-base's shape.
+(warm), then `end_to_end_torch.py`. They train ResNet18-1D with two linear heads on the same
+records, reports and text weights, without augmentation, in the same precision. The time to the
+first step begins before the interpreter does; after it the sides make their steps in alternating
+rounds. `epoch` is the median step times the steps in an epoch; `run` is the time to the first step
+and `--epochs` of those. `--text bert-base` stands for ClinicalBERT where only its cost matters:
+random weights in BERT-base's shape.
 """
 
 import argparse
