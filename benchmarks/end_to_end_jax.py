@@ -1,0 +1,60 @@
+"""Our side of `end_to_end.py`: `ecg_jax.train` without its evaluation and checkpoints.
+
+After the first step it prints its figures; for every number read it makes so many steps and prints
+what each took.
+"""
+
+import json
+import sys
+import time
+
+import jax
+
+from configs import etp
+from ecg_jax import cache, optim, train
+from ecg_jax.experiment import open_experiment
+from ecg_jax.models.resnet1d import activations
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    jax.config.update("jax_compilation_cache_dir", str(cache.folder("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    config = etp.get_config(f"rate={job['rate']},text={job['text']}")
+    config.data_dir, config.dataset = job["data_dir"], job["dataset"]
+    config.batch_size, config.shards = job["batch"], min(config.shards, job["batch"])
+    config.augment, config.normalize, config.model.same_report = (), "millivolt", False
+    experiment = open_experiment(config)
+    data, steps = train.load_data(experiment)
+    optimizer = optim.build(config, steps)
+    state = train.init(experiment, optimizer)
+    dispatch = train.make_dispatch(config, experiment.method, optimizer, steps)
+
+    def step() -> None:
+        nonlocal state
+        state, metrics = dispatch(state, data, 1)
+        jax.block_until_ready(metrics)
+
+    step()
+    figures = {
+        "first_step": time.time() - job["started"],
+        "parameters": sum(p.size for p in jax.tree.leaves(state.params)),
+        "embedding": experiment.tower.embed(["sinus rhythm. normal ecg."])[0].tolist(),
+        "steps": steps,
+        "pairs": sum(map(int, data.split.count)),
+        "reports": len(data.texts),
+        "device": jax.devices()[0].device_kind,
+        "dtype": activations(config.model.dtype).name,
+    }
+    print(json.dumps(figures), flush=True)
+    for line in sys.stdin:
+        times = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+        print(json.dumps(times), flush=True)
+
+
+if __name__ == "__main__":
+    main()
