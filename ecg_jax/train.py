@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ecg_jax import cache, evaluate, optim, parallel, workdir
+from ecg_jax import cache, evaluate, memory, optim, parallel, workdir
 from ecg_jax import config as config_lib
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.data import normalize, resident
@@ -55,9 +55,15 @@ class Data(NamedTuple):
 
 def main() -> None:
     line = config_lib.parse(sys.argv, __doc__ or "")
-    jax.config.update("jax_compilation_cache_dir", str(cache.folder("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    configure(cache.folder("xla"))
     train(line.config, line.workdir)
+
+
+def configure(compilations: Path) -> None:
+    """Keeps compiled programs for the next start, and freed memory for the next step."""
+    memory.keep_freed()
+    jax.config.update("jax_compilation_cache_dir", str(compilations))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 def train(config: ConfigDict, folder: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # From low to high. A module may import its own layer and those before it.
 LAYERS = (
-    ("errors", "cache", "parallel"),
+    ("errors", "cache", "memory", "parallel"),
     ("data", "text", "models", "losses", "config"),
     ("methods", "optim", "checkpoint"),
     ("experiment",),

@@ -12,6 +12,7 @@ from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.losses.contrastive import symmetric_info_nce
 from ecg_jax.methods import Encoded, Method, View
+from ecg_jax.models.chunked import in_chunks
 from ecg_jax.models.heads import Projection, normalize
 from ecg_jax.models.resnet1d import STAGES, ResNet1D, activations
 
@@ -19,12 +20,18 @@ MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 
 
 def build(config: ConfigDict) -> Method:
-    """config.model: depth, width, dtype, dim, hidden, temperature, learn_temperature, same_report;
-    config.augment: see `augment.compose`."""
+    """config.model: depth, width, dtype, remat, dim, hidden, temperature, learn_temperature,
+    same_report; config.augment: see `augment.compose`; config.accumulate: see `in_chunks`."""
     m = config.model
     if m.depth not in STAGES:
         raise UserError(f"no ResNet of depth {m.depth}: there are {', '.join(map(str, STAGES))}")
-    encoder = ResNet1D(depth=m.depth, width=m.width, dtype=activations(m.dtype))
+    chunks = config.get("accumulate", 1)  # configs of saved runs may lack the two newer fields
+    if chunks < 1 or config.batch_size % chunks:
+        raise UserError(
+            f"a batch of {config.batch_size} does not divide into {chunks} chunks: "
+            "set --config.accumulate to a divisor of it"
+        )
+    encoder = ResNet1D(m.depth, m.width, activations(m.dtype), remat=m.get("remat", False))
     ecg_head = Projection(m.dim, m.hidden)
     text_head = Projection(m.dim, m.hidden)
     augmentation = augment.compose(config.augment)
@@ -55,9 +62,12 @@ def build(config: ConfigDict) -> Method:
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         ecg, _ = augmentation(key, view.ecg, view.lead_mask)
-        features, updated = encoder.apply(
-            {"params": params["encoder"], **state}, ecg, train=True, mutable=["batch_stats"]
-        )
+
+        def encode(ecg: jax.Array):
+            variables = {"params": params["encoder"], **state}
+            return encoder.apply(variables, ecg, train=True, mutable=["batch_stats"])
+
+        features, updated = in_chunks(encode, ecg, chunks)
         e, t = project(params, features), encode_text(params, view.text)
         tau = temperature(params)
         group = view.text_id if m.same_report else None
