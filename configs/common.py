@@ -48,6 +48,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.batch_size = 128
     c.shards = 32  # virtual shards; every device count that divides it draws the same batches
     c.steps_per_dispatch = 0  # 0: one on a CPU, up to 32 on an accelerator
+    c.accumulate = 1  # chunks of a batch that are encoded one by one, to save memory
     c.log_every = 1  # steps
     c.eval_every = 1  # epochs
     c.checkpoint_seconds = 30.0  # at most so much work is lost; an epoch is the smallest unit
@@ -64,6 +65,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.model.depth = 18
     c.model.width = 64
     c.model.dtype = "float32"  # or bfloat16, or auto: bfloat16 where there is an accelerator
+    c.model.remat = False  # compute activations again in the backward pass, to save memory
     c.model.dim = 512
     c.model.hidden = 0
     c.model.temperature = 0.07

@@ -133,6 +133,26 @@ def to_json(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
+# Fields that the configs of earlier runs lack, with what was so before there was a choice.
+ADDED = {
+    "stream": False,
+    "accumulate": 1,
+    "model.remat": False,
+    "model.loss": "info_nce",
+    "model.bias": -10.0,
+    "parallel.loss": "plain",
+    "parallel.batch_norm": "global",
+    "parallel.shard_optimizer": False,
+}
+
+
 def from_json(tree: dict[str, Any]) -> Config:
-    """The config that `to_json` wrote."""
-    return ConfigDict(tree)
+    """The config that `to_json` wrote, of this version or of an earlier one."""
+    config = ConfigDict(tree)
+    for name, value in ADDED.items():
+        *groups, field = name.split(".")
+        place = config
+        for group in groups:
+            place = place.setdefault(group, ConfigDict())
+        place.setdefault(field, value)
+    return config

@@ -39,9 +39,7 @@ class Experiment:
     @functools.cached_property
     def train(self) -> Records:
         # Several hosts each read what their devices hold, and that is known once it is dealt.
-        return self._split(
-            "train", stored=self.config.get("stream", False) or jax.process_count() > 1
-        )
+        return self._split("train", stored=self.config.stream or jax.process_count() > 1)
 
     @functools.cached_property
     def validation(self) -> Records:

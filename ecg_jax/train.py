@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ecg_jax import cache, evaluate, hosts, optim, parallel, workdir
+from ecg_jax import cache, evaluate, hosts, memory, optim, parallel, workdir
 from ecg_jax import config as config_lib
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.config import Config
@@ -59,10 +59,16 @@ class Data(NamedTuple):
 
 def main() -> None:
     line = config_lib.parse(sys.argv, __doc__ or "")
+    configure(cache.folder("xla"))
     hosts.start(line.address)
-    jax.config.update("jax_compilation_cache_dir", str(cache.folder("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     train(line.config, line.workdir)
+
+
+def configure(compilations: Path) -> None:
+    """Keeps compiled programs for the next start, and freed memory for the next step."""
+    memory.keep_freed()
+    jax.config.update("jax_compilation_cache_dir", str(compilations))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 def train(config: Config, folder: Path) -> None:

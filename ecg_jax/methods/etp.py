@@ -16,6 +16,7 @@ from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.losses.contrastive import check_form, sigmoid, symmetric_info_nce
 from ecg_jax.methods import Encoded, Method, View
+from ecg_jax.models.chunked import in_chunks
 from ecg_jax.models.heads import Projection, normalize
 from ecg_jax.models.resnet1d import STAGES, ResNet1D, activations
 
@@ -23,9 +24,10 @@ MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 
 
 def build(config: Config) -> Method:
-    """config.model: depth, width, dtype, dim, hidden, temperature, learn_temperature, same_report,
-    loss, bias; config.parallel: loss, batch_norm; config.augment: see `augment.compose`."""
-    m, form = config.model, config.parallel.loss
+    """config.model: depth, width, dtype, remat, dim, hidden, temperature, learn_temperature,
+    same_report, loss, bias; config.parallel: loss, batch_norm; config.augment: see
+    `augment.compose`; config.accumulate: see `in_chunks`."""
+    m, form, chunks = config.model, config.parallel.loss, config.accumulate
     check_form(form)
     if m.loss not in ("info_nce", "sigmoid"):
         raise UserError(f"unknown model.loss {m.loss!r}: there are info_nce, sigmoid")
@@ -35,7 +37,12 @@ def build(config: Config) -> Method:
         )
     if m.depth not in STAGES:
         raise UserError(f"no ResNet of depth {m.depth}: there are {', '.join(map(str, STAGES))}")
-    encoder = ResNet1D(depth=m.depth, width=m.width, dtype=activations(m.dtype))
+    if chunks < 1 or config.batch_size % chunks:
+        raise UserError(
+            f"a batch of {config.batch_size} does not divide into {chunks} chunks: "
+            "set --config.accumulate to a divisor of it"
+        )
+    encoder = ResNet1D(m.depth, m.width, activations(m.dtype), remat=m.remat)
     ecg_head = Projection(m.dim, m.hidden)
     text_head = Projection(m.dim, m.hidden)
     augmentation = augment.compose(config.augment, config.rate)
@@ -80,7 +87,8 @@ def build(config: Config) -> Method:
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         ecg, _ = augmentation(key, view.ecg, view.lead_mask)
-        features, updated = train_encoder({"params": params["encoder"], **state}, ecg)
+        variables = {"params": params["encoder"], **state}
+        features, updated = in_chunks(functools.partial(train_encoder, variables), ecg, chunks)
         e, t = project(params, features), encode_text(params, view.text)
         value = contrast(params, e, t, view.text_id if m.same_report else None)
         metrics = {

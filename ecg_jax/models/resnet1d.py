@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ecg_jax.errors import UserError
+from ecg_jax.models.conv1d import Conv
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
@@ -44,21 +45,21 @@ class Block(nn.Module):
 
     width: int
     stride: int
-    conv: type[nn.Conv] | partial
+    conv: type[Conv] | partial
     norm: type[nn.BatchNorm] | partial
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.conv(self.width, (3,), (self.stride,), padding=1)(x)
+        y = self.conv(self.width, 3, self.stride)(x)
         y = nn.relu(self.norm()(y))
-        y = self.conv(self.width, (3,), padding=1)(y)
+        y = self.conv(self.width, 3)(y)
         y = self.norm()(y)
         return nn.relu(y + self.shortcut(x, self.width))
 
     def shortcut(self, x: jax.Array, width: int) -> jax.Array:
         if x.shape[-1] == width and self.stride == 1:
             return x
-        x = self.conv(width, (1,), (self.stride,), padding=0, name="conv_shortcut")(x)
+        x = self.conv(width, 1, self.stride, name="conv_shortcut")(x)
         return self.norm(name="norm_shortcut")(x)
 
 
@@ -67,9 +68,9 @@ class Bottleneck(Block):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = nn.relu(self.norm()(self.conv(self.width, (1,))(x)))
-        y = nn.relu(self.norm()(self.conv(self.width, (3,), (self.stride,), padding=1)(y)))
-        y = self.norm()(self.conv(4 * self.width, (1,))(y))
+        y = nn.relu(self.norm()(self.conv(self.width, 1)(x)))
+        y = nn.relu(self.norm()(self.conv(self.width, 3, self.stride)(y)))
+        y = self.norm()(self.conv(4 * self.width, 1)(y))
         return nn.relu(y + self.shortcut(x, 4 * self.width))
 
 
@@ -81,29 +82,28 @@ class ResNet1D(nn.Module):
       width: channels of the first stage.
       dtype: of activations and convolutions; parameters and statistics stay float32.
       momentum: of BatchNorm's running statistics (PyTorch's 0.1 is 0.9 here).
+      remat: keep only the blocks' inputs for the backward pass and compute the rest again.
     """
 
     depth: int = 18
     width: int = 64
     dtype: jnp.dtype = jnp.float32
     momentum: float = 0.9
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, pool: bool = True) -> jax.Array:
         """With `pool=False`, the feature map [B, ceil(T / 32), D] in `dtype`."""
-        conv = partial(
-            nn.Conv,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        )
+        conv = partial(Conv, dtype=self.dtype)
         norm = partial(
             nn.BatchNorm, use_running_average=not train, momentum=self.momentum, dtype=self.dtype
         )
         x = x.astype(self.dtype)
-        x = conv(self.width, (7,), (2,), padding=3, name="conv_stem")(x)
+        x = conv(self.width, 7, 2, name="conv_stem")(x)
         x = max_pool(nn.relu(norm(name="norm_stem")(x)))
         kind = Bottleneck if self.depth == 50 else Block
+        if self.remat:
+            kind = nn.remat(kind)
         for stage, blocks in enumerate(STAGES[self.depth]):
             for i in range(blocks):
                 stride = 2 if stage > 0 and i == 0 else 1

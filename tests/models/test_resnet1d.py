@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from ecg_jax.models import conv1d
 from ecg_jax.models.heads import Projection, normalize
 from ecg_jax.models.resnet1d import ResNet1D, max_pool
 
@@ -64,3 +65,46 @@ def test_heads():
     assert tree["Dense_0"]["kernel"].shape == (8, 16)
     assert np.isfinite(jax.grad(lambda v: normalize(v).sum())(jnp.zeros((1, 3)))).all()
     np.testing.assert_allclose(jnp.linalg.norm(normalize(x), axis=-1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_the_fast_convolutions_are_as_near_the_truth_as_the_plain_ones(depth, monkeypatch):
+    """Features, statistics and gradient of the network, against those in float64.
+
+    A gradient through ReLUs jumps where rounding changes a sign, so in float32 the plain form
+    itself is off by 1e-5 to 1e-1 of the largest value here: its error is the measure.
+    """
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((4, 250, 12)), rng.standard_normal(128 if depth == 18 else 512)
+    variables = ResNet1D(depth, width=16).init(jax.random.key(0), jnp.float32(x), train=False)
+
+    def run(dtype):
+        model = ResNet1D(depth, width=16, dtype=dtype)
+
+        def loss(params, stats):
+            tree = {"params": params, "batch_stats": stats}
+            features, new = model.apply(tree, cast(x), train=True, mutable=["batch_stats"])
+            return (features * cast(weight)).sum(), (features, new)
+
+        def cast(array):
+            return jnp.asarray(array, dtype)
+
+        arguments = jax.tree.map(cast, (variables["params"], variables["batch_stats"]))
+        (_, (features, new)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(*arguments)
+        return features, new, gradient
+
+    def errors(result):
+        """Of each of the three, the largest of any array, relative to its largest value."""
+        pairs = [
+            zip(*map(jax.tree.leaves, p), strict=True) for p in zip(result, truth, strict=True)
+        ]
+        return [max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in p) for p in pairs]
+
+    fast = run(jnp.float32)
+    with monkeypatch.context() as patch:
+        patch.setattr(conv1d, "winograd", conv1d.plain)
+        plain = run(jnp.float32)
+    with jax.enable_x64(True):
+        truth = run(jnp.float64)
+        for ours, theirs in zip(errors(fast), errors(plain), strict=True):
+            assert 0 < ours < 3 * theirs + 1e-6

@@ -1,0 +1,144 @@
+"""The ecg_jax side of `train_step.py`: `train.make_dispatch` with resident data, on command.
+
+Each line read is a number of steps to run; each line written is what they took, as JSON.
+"""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks import workload
+from configs import etp
+from ecg_jax import cache, methods, optim, parallel, train
+from ecg_jax.data import resident
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    run = Run(job)
+    if "weights" in job:
+        run.export(Path(job["weights"]))
+    print(json.dumps(run.facts() if job.get("measure", True) else {}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(run.steps(int(line))), flush=True)
+
+
+def config(job: dict) -> ConfigDict:
+    """ETP as it is trained, without augmentation, clipping and schedule."""
+    c = etp.get_config(None)
+    c.batch_size = job["batch"]
+    c.rate, c.seconds = 100, job["length"] / 100
+    c.model.dtype = job["dtype"]
+    c.model.same_report = False
+    c.augment = ()
+    c.optimizer.clip = 0.0
+    c.optimizer.schedule = "constant"
+    c.optimizer.warmup_epochs = 0
+    c.optimizer.learning_rate = workload.LEARNING_RATE
+    c.optimizer.weight_decay = workload.WEIGHT_DECAY
+    return c
+
+
+class Run:
+    """A training run on one device, as `train.train` makes it. Record i has text i."""
+
+    def __init__(self, job: dict):
+        train.configure(cache.folder("xla"))
+        self.config = config(job)
+        mesh = parallel.make_mesh(jax.devices()[:1])
+        everywhere = parallel.replicated(mesh)
+        ecg, text = workload.records(job["length"], job["records"])
+        N = len(ecg)
+        there, row = np.ones((N, 12), bool), np.arange(N, dtype=np.int32)
+        split = resident.put(mesh, ecg, there, row, shards=self.config.shards, seed=0)
+        self.data = train.Data(split, parallel.put(text, everywhere))
+        self.epoch = resident.steps_per_epoch(N, self.config.batch_size, self.config.shards)
+        method, optimizer = methods.build(self.config), optim.build(self.config, self.epoch)
+
+        def start(key: jax.Array) -> train.TrainState:
+            shapes = (1, job["length"], 12), (1, 12), (1, text.shape[1])
+            view = methods.View(*(jnp.zeros(s) for s in shapes), jnp.zeros(1, jnp.int32))
+            params, state = method.init(key, view)
+            return train.TrainState(jnp.int32(0), params, state, optimizer.init(params))
+
+        self.state = jax.jit(start, out_shardings=everywhere)(jax.random.key(0))
+        dispatch = train.make_dispatch(self.config, method, optimizer, self.epoch)
+        self.length = train.dispatch_length(self.config, 0, self.epoch)
+        self.compiled = dispatch.lower(self.state, self.data, self.length).compile()
+
+    def steps(self, number: int) -> dict:
+        """Runs so many steps, rounded up to whole dispatches, and waits for the last."""
+        losses, start, cpu = [], time.perf_counter(), time.process_time()
+        for _ in range(-(-number // self.length)):
+            self.state, metrics = self.compiled(self.state, self.data)
+            losses.append(metrics["loss"])
+        losses = np.concatenate([np.asarray(loss) for loss in losses])
+        return {
+            "steps": len(losses),
+            "seconds": time.perf_counter() - start,
+            "cpu_seconds": time.process_time() - cpu,
+            "losses": losses.tolist(),
+            "peak_memory": peak_memory(),
+        }
+
+    def export(self, folder: Path) -> None:
+        """The first weights and which records the first batches hold, for the peer."""
+        leaves = jax.tree_util.tree_flatten_with_path(self.state.params)[0]
+        weights = {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
+        c = self.config
+        rows = [
+            resident.draw(self.data.split, c.seed, jnp.int32(i), self.epoch, c.batch_size).text
+            for i in range(self.epoch)
+        ]
+        np.savez(folder / "start.npz", batches=np.stack(rows), **weights)
+
+    def facts(self) -> dict:
+        flops, bandwidth = measure(self.config.model.dtype)
+        return {
+            "version": f"jax {jax.__version__}",
+            "device": jax.devices()[0].device_kind,
+            "steps_per_dispatch": self.length,
+            "bytes_per_step": self.compiled.cost_analysis()["bytes accessed"] / self.length,
+            "temporary_bytes": self.compiled.memory_analysis().temp_size_in_bytes,
+            "peak_flops": flops,
+            "peak_bandwidth": bandwidth,
+        }
+
+
+def measure(dtype: str) -> tuple[float, float]:
+    """FLOP/s of a large matrix product in `dtype`, and bytes/s of an update in place."""
+    cpu = jax.default_backend() == "cpu"
+    n = 2048 if cpu else 8192
+    a = jnp.ones((n, n), dtype)
+    x = jnp.ones(1 << (26 if cpu else 28), jnp.float32)
+    product = jax.jit(jnp.matmul)
+    update = jax.jit(lambda x: x + 1, donate_argnums=0)
+    x = jax.block_until_ready((product(a, a), update(x)))[1]
+    flops, bandwidth = 0.0, 0.0
+    for _ in range(10):
+        start = time.perf_counter()
+        jax.block_until_ready(product(a, a))
+        flops = max(flops, 2 * n**3 / (time.perf_counter() - start))
+        start = time.perf_counter()
+        x = jax.block_until_ready(update(x))
+        bandwidth = max(bandwidth, 2 * x.nbytes / (time.perf_counter() - start))
+    return flops, bandwidth
+
+
+def peak_memory() -> int:
+    """Bytes: the device's peak, or on a CPU the process's."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return (
+        stats.get("peak_bytes_in_use") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""How the process gets and keeps host memory."""
+
+import ctypes
+import sys
+
+# glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+
+
+def keep_freed() -> None:
+    """Makes glibc's malloc keep what is freed, instead of giving it back to the system.
+
+    XLA's CPU backend asks for a step's temporaries, hundreds of MiB, as one block and frees it
+    after the step. By default that block is unmapped each time, and the next step takes a page
+    fault for every 4 KiB of it (docs/performance.md). To be called before JAX starts threads:
+    a thread that has an arena of its own goes on mapping its large blocks apart.
+    """
+    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        return
+    libc.mallopt(M_ARENA_MAX, 1)
+    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_TRIM_THRESHOLD, -1)

@@ -1,0 +1,41 @@
+"""A large batch through a network in parts, for losses that need all of it at once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Tree = Any
+
+
+def in_chunks(
+    encode: Callable[[jax.Array], tuple[jax.Array, Tree]], x: jax.Array, chunks: int
+) -> tuple[jax.Array, Tree]:
+    """Embedding-gradient caching (GradCache; Gao et al. 2021, arXiv 2101.06983, section 3.2).
+
+    `encode` runs on one chunk after the other and keeps the features only; a loss over all of
+    them gives the gradient of every feature, and the backward pass encodes each chunk a second
+    time to go on from there. So the loss sees the full batch's negatives while the memory is one
+    chunk's. Value and gradient are those of the full batch, but for what `encode` itself computes
+    across records: BatchNorm normalises each chunk by its own statistics.
+
+    Args:
+      encode: x [B / chunks, ...] -> (features [B / chunks, D], statistics).
+      x: [B, ...]; chunk c has rows c, c + chunks, ..., which lie evenly over the devices.
+      chunks: a divisor of B.
+
+    Returns:
+      features [B, D] in the order of x, and the mean over the chunks of each statistic.
+    """
+    if chunks == 1:
+        return encode(x)
+    parts = x.reshape(x.shape[0] // chunks, chunks, *x.shape[1:]).swapaxes(0, 1)
+    encode = jax.checkpoint(encode)
+    if jax.default_backend() == "cpu":  # no loop around convolutions: see train.make_dispatch
+        pairs = [encode(part) for part in parts]
+        features, statistics = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
+    else:
+        features, statistics = jax.lax.map(encode, parts)
+    features = features.swapaxes(0, 1).reshape(x.shape[0], *features.shape[2:])
+    return features, jax.tree.map(lambda leaf: leaf.mean(axis=0), statistics)
