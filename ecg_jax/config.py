@@ -1,8 +1,10 @@
 """A program's command line: `--config FILE[:ARGS] --workdir DIR [--config.FIELD=VALUE]`, and the
 flags of `hosts` where there are several processes."""
 
+import copy
 import dataclasses
 import difflib
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -37,7 +39,9 @@ def parse(argv: Sequence[str], usage: str) -> CommandLine:
     )
     flags.DEFINE_string("workdir", None, "the run's folder", flag_values=values)
     for field in hosts.FLAGS:
-        define = flags.DEFINE_string if isinstance(field.default, str) else flags.DEFINE_integer
+        define: Any = (
+            flags.DEFINE_string if isinstance(field.default, str) else flags.DEFINE_integer
+        )
         define(field.name, field.default, field.metadata["help"], flag_values=values)
     flags.DEFINE_boolean("help", False, "show this text", flag_values=values, short_name="h")
     if any(a in ("--help", "-h", "-help") for a in argv[1:]):
@@ -57,7 +61,7 @@ def parse(argv: Sequence[str], usage: str) -> CommandLine:
         raise UserError(f"unknown argument {rest[0]!r}; {usage.strip().splitlines()[0]}")
     if not values.workdir:
         raise UserError("--workdir DIR is missing: the folder for checkpoints and results")
-    address = hosts.Address(**{field.name: values[field.name].value for field in hosts.FLAGS})
+    address = hosts.Address(**{field.name: getattr(values, field.name) for field in hosts.FLAGS})
     return CommandLine(config, Path(values.workdir), address)
 
 
@@ -148,11 +152,9 @@ ADDED = {
 
 def from_json(tree: dict[str, Any]) -> Config:
     """The config that `to_json` wrote, of this version or of an earlier one."""
-    config = ConfigDict(tree)
+    tree = copy.deepcopy(tree)
     for name, value in ADDED.items():
         *groups, field = name.split(".")
-        place = config
-        for group in groups:
-            place = place.setdefault(group, ConfigDict())
+        place = functools.reduce(lambda tree, group: tree.setdefault(group, {}), groups, tree)
         place.setdefault(field, value)
-    return config
+    return ConfigDict(tree)

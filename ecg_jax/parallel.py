@@ -44,7 +44,12 @@ def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
 def put_rows(array: Any, rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
     """`array[rows]`, rows of any shape, onto the mesh; each process reads only its part."""
     shape = (*rows.shape, *array.shape[1:])
-    return jax.make_array_from_callback(shape, sharding, lambda index: array[rows[index[0]]])
+
+    def part(index: Any) -> np.ndarray:
+        wanted = rows[index[0]]
+        return array[wanted.ravel()].reshape(*wanted.shape, *array.shape[1:])
+
+    return jax.make_array_from_callback(shape, sharding, part)
 
 
 def mesh_of(x: jax.Array) -> contextlib.AbstractContextManager:

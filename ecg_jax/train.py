@@ -253,6 +253,7 @@ def make_dispatch(
         batch = data.split
         if isinstance(batch, resident.Split):
             batch = resident.draw(batch, config.seed, step, steps, config.batch_size)
+        assert isinstance(batch, resident.Batch)  # a stream is fed batch by batch
         ecg = normalize.normalize(batch.ecg, batch.lead_mask, config.normalize)
         return View(ecg, batch.lead_mask, data.texts[batch.text], batch.text)
 

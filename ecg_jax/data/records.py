@@ -171,8 +171,8 @@ def load(
     if stored:
         info = builder.info.splits[split]
         check_hosts({f"{split} records": N, f"{split} bytes": info.num_bytes})
-        read = hosts.together(lambda: _scan(path, source, hosts.part(N), T, classes, None))
-        read = _Scanned(*(hosts.put_together(column, N) for column in read))
+        part: Any = hosts.together(lambda: _scan(path, source, hosts.part(N), T, classes, None))
+        read = _Scanned(*(hosts.put_together(column, N) for column in part))
         ecg = Stored(source, T, np.arange(N), read.signal_sha256)
     else:
         ecg = np.zeros((N, T, len(LEADS)), np.int16)
@@ -214,7 +214,7 @@ def _scan(
     ecg: np.ndarray | None,
 ) -> _Scanned:
     """Reads rows of a data source, and keeps their signals if `ecg` [len(rows), T, 12] is given."""
-    n, kept = len(rows), ecg is not None
+    n = len(rows)
     labels = np.zeros((n, sum(map(len, classes.values()))), bool)
     found = _Scanned(
         np.zeros(n, np.int32),
@@ -225,7 +225,7 @@ def _scan(
     )
     chunks = (_read(source, rows[i : i + CHUNK]) for i in range(0, n, CHUNK))
     for i, example in enumerate(itertools.chain.from_iterable(chunks)):
-        signal = ecg[i] if kept else np.zeros((T, len(LEADS)), np.int16)
+        signal = np.zeros((T, len(LEADS)), np.int16) if ecg is None else ecg[i]
         _cut(example["ecg"], signal)
         found.length[i] = min(len(example["ecg"]), T)
         found.signal_sha256[i] = _sha256(signal)

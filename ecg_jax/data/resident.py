@@ -5,6 +5,7 @@ Every batch draws equally from each shard, and a device owns whole shards. So th
 same on any number of devices that divides the number of shards, and no record crosses devices.
 """
 
+import functools
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,7 +94,7 @@ def check_memory(mesh: Mesh, size: int, name: str) -> None:
         )
 
 
-def device_memory(device: jax.Device) -> int | None:
+def device_memory(device: Any) -> int | None:
     """Free bytes on a device; None where it has no memory of its own, or does not tell."""
     stats = device.memory_stats()
     return stats["bytes_limit"] - stats["bytes_in_use"] if stats else None
@@ -128,17 +129,8 @@ def put(
     """
     check_shards(mesh, shards)
     where = deal(len(ecg), shards, seed)
-    sharding = parallel.by_record(mesh)
-
-    def place(array: np.ndarray) -> jax.Array:
-        shape = where.shape + array.shape[1:]
-
-        def part(index: Any) -> np.ndarray:
-            rows = np.maximum(where[index[0]], 0)
-            return array[rows.ravel()].reshape(*rows.shape, *array.shape[1:])
-
-        return jax.make_array_from_callback(shape, sharding, part)
-
+    sharding, rows = parallel.by_record(mesh), np.maximum(where, 0)
+    place = functools.partial(parallel.put_rows, rows=rows, sharding=sharding)
     count = (where >= 0).sum(axis=1).astype(np.int32)
     return Split(place(ecg), place(lead_mask), place(text), parallel.put(count, sharding))
 

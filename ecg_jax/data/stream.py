@@ -8,6 +8,7 @@ nothing else; every host reads only the rows of its own devices.
 import contextlib
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import grain
 import jax
@@ -60,14 +61,7 @@ class Stream:
     def batch(self, step: int) -> Batch:
         """The batch of a global step, read and put onto the devices now."""
         rows = self.rows(step)
-
-        def put(array: Stored | np.ndarray) -> jax.Array:
-            shape = (self._batch_size, *array.shape[1:])
-            return jax.make_array_from_callback(
-                shape, self._sharding, lambda index: array[rows[index[0]]]
-            )
-
-        return Batch(*map(put, self._arrays))
+        return Batch(*(parallel.put_rows(a, rows, self._sharding) for a in self._arrays))
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of the steps from `start` to before `stop`, on the devices ahead of use."""
@@ -85,7 +79,7 @@ class Stream:
 _order = jax.jit(resident.order, static_argnums=(0, 3))
 
 
-def _host() -> jax.Device:
+def _host() -> Any:
     """A CPU device, so that drawing never queues behind a step; or what there is."""
     try:
         return jax.local_devices(backend="cpu")[0]
