@@ -119,6 +119,11 @@ def check(config: Config) -> None:
             raise UserError(f"--config.{name}={fields[name]}: must not be negative")
     choices = {
         "rate": (100, 500),
+        "model.depth": (18, 34, 50),
+        "model.convolution": ("auto", "plain", "planar", "shifted", "folded", "winograd"),
+        "model.loss": ("info_nce", "sigmoid"),
+        "parallel.loss": ("plain", "gathered", "ring"),
+        "parallel.batch_norm": ("global", "device"),
         "text.cased": ("auto", "true", "false"),
         "text.pooling": ("auto", "mean", "cls"),
         "text.empty": ("drop", "error"),
@@ -141,6 +146,7 @@ def to_json(config: Config) -> dict[str, Any]:
 ADDED = {
     "stream": False,
     "accumulate": 1,
+    "model.convolution": "auto",
     "model.remat": False,
     "model.loss": "info_nce",
     "model.bias": -10.0,

@@ -67,6 +67,9 @@ def per_device(
     """
 
     def local(variables: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
+        # As arrays of each device's own, their gradients are summed over the devices even where a
+        # gradient is written by hand.
+        variables = jax.tree.map(lambda v: jax.lax.pcast(v, AXIS, to="varying"), variables)
         y, state = apply(variables, x)
         return y, jax.lax.pmean(state, AXIS)
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from ecg_jax import config as config_lib
 from ecg_jax import optim, parallel, train
 from ecg_jax.checkpoint import Checkpoints, digests
 from ecg_jax.errors import UserError
 from ecg_jax.experiment import open_experiment
-from ecg_jax.methods import build
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_training_with_statistics_per_device_and_the_sigmoid_loss(simulated):
     config = agreement.small(simulated)
     config.parallel.update(batch_norm="device", loss="ring", shard_optimizer=True)
     config.model.update(loss="sigmoid", temperature=0.1, learn_temperature=True)
-    figures, other = agreement.training(config), agreement.plain(simulated, 8)
+    figures, other = agreement.training(config)[0], agreement.plain(simulated, 8)[0]
     assert figures["losses"][-1] < figures["losses"][0]
     assert figures["last.params['bias']"] != -10
     stem = "first.method['batch_stats']['norm_stem']"
@@ -101,12 +101,13 @@ def test_training_with_statistics_per_device_and_the_sigmoid_loss(simulated):
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("parallel.loss", "no form 'x'"),
-        ("parallel.batch_norm", "there are global, device"),
-        ("model.loss", "there are info_nce, sigmoid"),
+        ("parallel.loss", "choose one of plain, gathered, ring"),
+        ("parallel.batch_norm", "choose one of global, device"),
+        ("model.loss", "choose one of info_nce, sigmoid"),
+        ("model.convolution", "choose one of auto, plain, .*, winograd"),
     ],
 )
 def test_unknown_options(small, field, message):
     small.update_from_flattened_dict({field: "x"})
-    with pytest.raises(UserError, match=message):
-        build(small)
+    with pytest.raises(UserError, match=rf"--config\.{field}=x: {message}"):
+        config_lib.check(small)

@@ -123,7 +123,8 @@ def test_sigterm_before_and_after_the_updates_ends_with_status_0():
     with pytest.raises(SystemExit) as end:
         os.kill(os.getpid(), signal.SIGTERM)
     assert end.value.code == 0
-    stop.asked, stop.training = False, True
+    stop = train.Stop()
+    stop.training = True
     os.kill(os.getpid(), signal.SIGTERM)
     assert stop.asked
     signal.signal(signal.SIGTERM, before)

@@ -14,35 +14,26 @@ from ecg_jax import parallel
 from ecg_jax.config import Config
 from ecg_jax.data import augment
 from ecg_jax.errors import UserError
-from ecg_jax.losses.contrastive import check_form, sigmoid, symmetric_info_nce
+from ecg_jax.losses.contrastive import sigmoid, symmetric_info_nce
 from ecg_jax.methods import Encoded, Method, View
 from ecg_jax.models.chunked import in_chunks
 from ecg_jax.models.heads import Projection, normalize
-from ecg_jax.models.resnet1d import STAGES, ResNet1D, activations
+from ecg_jax.models.resnet1d import ResNet1D, activations
 
 MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 
 
 def build(config: Config) -> Method:
-    """config.model: depth, width, dtype, remat, dim, hidden, temperature, learn_temperature,
-    same_report, loss, bias; config.parallel: loss, batch_norm; config.augment: see
-    `augment.compose`; config.accumulate: see `in_chunks`."""
+    """config.model: depth, width, dtype, convolution, remat, dim, hidden, temperature,
+    learn_temperature, same_report, loss, bias; config.parallel: loss, batch_norm; config.augment:
+    see `augment.compose`; config.accumulate: see `in_chunks`."""
     m, form, chunks = config.model, config.parallel.loss, config.accumulate
-    check_form(form)
-    if m.loss not in ("info_nce", "sigmoid"):
-        raise UserError(f"unknown model.loss {m.loss!r}: there are info_nce, sigmoid")
-    if config.parallel.batch_norm not in ("global", "device"):
-        raise UserError(
-            f"unknown parallel.batch_norm {config.parallel.batch_norm!r}: there are global, device"
-        )
-    if m.depth not in STAGES:
-        raise UserError(f"no ResNet of depth {m.depth}: there are {', '.join(map(str, STAGES))}")
     if chunks < 1 or config.batch_size % chunks:
         raise UserError(
             f"a batch of {config.batch_size} does not divide into {chunks} chunks: "
             "set --config.accumulate to a divisor of it"
         )
-    encoder = ResNet1D(m.depth, m.width, activations(m.dtype), remat=m.remat)
+    encoder = ResNet1D(m.depth, m.width, activations(m.dtype), form=m.convolution, remat=m.remat)
     ecg_head = Projection(m.dim, m.hidden)
     text_head = Projection(m.dim, m.hidden)
     augmentation = augment.compose(config.augment, config.rate)

@@ -82,6 +82,7 @@ class ResNet1D(nn.Module):
       width: channels of the first stage.
       dtype: of activations and convolutions; parameters and statistics stay float32.
       momentum: of BatchNorm's running statistics (PyTorch's 0.1 is 0.9 here).
+      form: of the convolutions, see `conv1d.Conv`.
       remat: keep only the blocks' inputs for the backward pass and compute the rest again.
     """
 
@@ -89,12 +90,13 @@ class ResNet1D(nn.Module):
     width: int = 64
     dtype: jnp.dtype = jnp.float32
     momentum: float = 0.9
+    form: str = "auto"
     remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, pool: bool = True) -> jax.Array:
         """With `pool=False`, the feature map [B, ceil(T / 32), D] in `dtype`."""
-        conv = partial(Conv, dtype=self.dtype)
+        conv = partial(Conv, dtype=self.dtype, form=self.form)
         norm = partial(
             nn.BatchNorm, use_running_average=not train, momentum=self.momentum, dtype=self.dtype
         )

@@ -57,11 +57,12 @@ def test_winograd_matrices_are_a_convolution_in_exact_arithmetic():
             np.testing.assert_allclose(product, expected, atol=1e-15)
 
 
+@pytest.mark.parametrize("form", conv1d.FORMS)
 @pytest.mark.parametrize(("K", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
 @pytest.mark.parametrize("T", [8, 9, 31])
-def test_conv_is_its_definition(K, stride, T):
+def test_every_form_is_the_definition(K, stride, T, form):
     x, w, dy = arrays(T, 6, 10, K, stride)
-    conv = Conv(10, K, stride)
+    conv = Conv(10, K, stride, form=form)
     y, vjp = jax.vjp(lambda x, w: conv.apply({"params": {"kernel": w}}, x), x, w)
     close((y, *vjp(dy)), oracle(x, w, dy, stride), 3e-6)
 
