@@ -73,10 +73,7 @@ class ETP(nn.Module):
 
     def forward(self, ecg: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """ecg int16 [B, T, 12] microvolts, text float32 [B, 384] -> the loss."""
-        x = ecg.to(torch.float32) / 1000
-        x = x - x.mean((1, 2), keepdim=True)
-        x = x * torch.rsqrt(x.square().mean((1, 2), keepdim=True) + 1e-6)
-        x = x.transpose(1, 2)
+        x = (ecg.to(torch.float32) / 1000).transpose(1, 2)
         if self.planar:
             x = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         x = F.relu(self.encoder.norm_stem(self.encoder.conv_stem(x)), inplace=True)
