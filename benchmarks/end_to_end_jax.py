@@ -18,8 +18,7 @@ from ecg_jax.models.resnet1d import activations
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    jax.config.update("jax_compilation_cache_dir", str(cache.folder("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    train.configure(cache.folder("xla"))
     config = etp.get_config(f"rate={job['rate']},text={job['text']}")
     config.data_dir, config.dataset = job["data_dir"], job["dataset"]
     config.batch_size, config.shards = job["batch"], min(config.shards, job["batch"])

@@ -6,13 +6,14 @@
 Both sides train the same ResNet18-1D from the same weights on the same batches, resident on the
 device as int16, with symmetric InfoNCE and AdamW. Each lives in a process of its own, so they
 share no threads; while one runs its round, the others wait for their turn and use no processor.
-PyTorch runs eager and compiled, as 1-D convolutions and as 2-D ones in channels-last layout
-("nhwc"); `ratio` is against the fastest of them. The table comes last; the JSON above it has
-every round. PyTorch may live in another environment: --torch-python.
+PyTorch runs eager and compiled and, where `--peers` names them, with 2-D convolutions in
+channels-last layout ("nhwc"); `ratio` is against the fastest of those that run. The table comes
+last; the JSON above it has every round. PyTorch may live in another environment: --torch-python.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -35,6 +36,7 @@ class Side:
             stdout=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).parent.parent,
+            env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # the sides share a GPU
         )
         self.facts = self._read()
         self.rounds: list[dict] = []
@@ -140,6 +142,7 @@ def summarise(
             "version": side.facts["version"],
             "seconds_per_step": median[name],
             "records_per_second": batch / median[name],
+            "ptb_xl_50_epochs_seconds": 50 * (17_418 // batch) * median[name],
             "flop_utilisation": flops / median[name] / peak,
             "peak_tflops": peak / 1e12,
             "peak_memory_gb": side.rounds[-1]["peak_memory"] / 1e9,

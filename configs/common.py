@@ -72,7 +72,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.model.temperature = 0.07
     c.model.learn_temperature = False
     c.model.same_report = False
-    c.model.loss = "info_nce"  # or sigmoid, for which tau starts at 0.1 and is learned
+    c.model.loss = "info_nce"  # or sigmoid, whose paper learns tau from 0.1
     c.model.bias = -10.0  # of the sigmoid loss, where it starts
 
     c.augment = ()

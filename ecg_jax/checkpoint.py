@@ -46,11 +46,7 @@ class Checkpoints:
         """
         self.wait()
         need = int(1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))) + 2**20
-        if shutil.disk_usage(self.folder).free < need:
-            raise UserError(
-                f"no room for a checkpoint in {self.folder}: {need / 1e6:.1f} MB are needed: make "
-                "room and run the same command again"
-            )
+        hosts.together(lambda: self._check_room(need))
         try:
             for later in [s for s in self._manager.all_steps() if s >= step]:
                 self._manager.delete(later)
@@ -63,6 +59,13 @@ class Checkpoints:
             )
         except (OSError, ValueError) as error:
             raise self._failed(error) from error
+
+    def _check_room(self, need: int) -> None:
+        if shutil.disk_usage(self.folder).free < need:
+            raise UserError(
+                f"no room for a checkpoint in {self.folder}: {need / 1e6:.1f} MB are needed: make "
+                "room and run the same command again"
+            )
 
     def restore(self, like: Tree) -> tuple[int, Tree, dict[str, Any]] | None:
         """The newest checkpoint that is whole: (step, state, notes), or None if there is none.
@@ -80,9 +83,7 @@ class Checkpoints:
             try:
                 state, notes = hosts.together(lambda step=step: self._read(step, like))
                 found = digests(state)
-                damaged = [k for k, v in found.items() if notes["sha256"].get(k) != v]
-                if damaged:
-                    raise UserError(f"{len(damaged)} arrays differ from their sha256")
+                hosts.together(lambda found=found, notes=notes: _compare(found, notes["sha256"]))
             except UserError as error:
                 warnings.warn(
                     f"checkpoint {self.folder / str(step)} is damaged ({error}): skipped",
@@ -136,6 +137,12 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     full = re.search(r"no space left|file too large|quota exceeded", text, re.IGNORECASE)
     return full[0] if full else re.split(r" \[|\(|: \{", text)[0][:160]
+
+
+def _compare(found: dict[str, str], saved: dict[str, str]) -> None:
+    damaged = [path for path, digest in found.items() if saved.get(path) != digest]
+    if damaged:
+        raise UserError(f"{len(damaged)} arrays differ from their sha256")
 
 
 def digests(tree: Tree) -> dict[str, str]:

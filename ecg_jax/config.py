@@ -146,7 +146,7 @@ def to_json(config: Config) -> dict[str, Any]:
 ADDED = {
     "stream": False,
     "accumulate": 1,
-    "model.convolution": "auto",
+    "model.convolution": "plain",
     "model.remat": False,
     "model.loss": "info_nce",
     "model.bias": -10.0,

@@ -55,6 +55,7 @@ def main() -> None:
     if args.tasks:
         config.evaluate.tasks = args.tasks.split(",")
     hosts.start(hosts.Address(**{field.name: getattr(args, field.name) for field in hosts.FLAGS}))
+    workdir.check_hosts(config)
     evaluate(hosts.together(lambda: open_experiment(config)), args.workdir)
 
 
@@ -110,10 +111,11 @@ def calibrated(
     """
     config, train = experiment.config, experiment.train
     devices, sharding = experiment.mesh.devices.size, parallel.by_record(experiment.mesh)
-    size = min(config.evaluate.batch_size, len(train)) // devices * devices
+    size = max(min(config.evaluate.batch_size, len(train)) // devices, 1) * devices
     rng = np.random.default_rng(config.seed)
     plain = copy.deepcopy(config)
-    plain.augment = ()
+    plain.augment, plain.accumulate, plain.parallel.loss = (), 1, "plain"
+    plain.batch_size = size
     loss = methods.build(plain).loss
 
     @jax.jit

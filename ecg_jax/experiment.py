@@ -105,9 +105,16 @@ def open_experiment(config: Config) -> Experiment:
     """
     config_lib.check(config)
     normalize.check(config.normalize)
-    method = build(config)
+    method, mesh = build(config), parallel.make_mesh()
+    chunk = config.batch_size // config.accumulate
+    if chunk % mesh.devices.size:
+        raise UserError(
+            f"{chunk} records at a time (batch_size / accumulate) do not divide over "
+            f"{mesh.devices.size} devices: set --config.batch_size to a multiple of "
+            f"{config.accumulate * mesh.devices.size}"
+        )
     if config.build and config.dataset == "simulated":
-        _simulate(config)
+        hosts.first_alone(lambda: _simulate(config))
     records.folder(config.data_dir, config.dataset, config.rate)
     text = config.text
     loaded = tower.load(
@@ -115,7 +122,7 @@ def open_experiment(config: Config) -> Experiment:
         cased={"auto": None, "true": True, "false": False}[str(text.cased).lower()],
         pooling=None if text.pooling == "auto" else text.pooling,
     )
-    return Experiment(config, parallel.make_mesh(), method, loaded)
+    return Experiment(config, mesh, method, loaded)
 
 
 def _simulate(config: Config) -> None:

@@ -106,8 +106,10 @@ def cluster(env: Mapping[str, str]) -> str:
 
 def _check(where: Address) -> None:
     host, _, port = where.coordinator.rpartition(":")
-    if where.coordinator and not (host and port.isdigit()):
+    if where.coordinator and not (host and port.isdigit() and 0 < int(port) < 65536):
         raise UserError(f"--coordinator {where.coordinator}: not HOST:PORT")
+    if where.start_seconds <= 0:
+        raise UserError(f"--start_seconds {where.start_seconds}: must be above zero")
     if where.coordinator and where.processes != 1 and not 0 <= where.process < where.processes:
         raise UserError(
             f"--coordinator needs --processes N and --process I with 0 <= I < N; "
@@ -149,7 +151,7 @@ def _answers(coordinator: str) -> bool:
     host, _, port = coordinator.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
-    except OSError:
+    except (OSError, ValueError):  # no answer, or a name that no host can have
         return False
     return True
 
@@ -207,15 +209,15 @@ def from_first(value: T) -> T:
 
 
 def together(work: Callable[[], T]) -> T:
-    """Runs `work` on every process; a UserError of one is raised on all, so that none waits for a
-    process that has ended."""
+    """Runs `work` on every process; a UserError or OSError of one becomes a UserError of all, so
+    that none waits for a process that has ended."""
     if jax.process_count() == 1:
         return work()
     result, message = None, ""
     try:
         result = work()
-    except UserError as error:
-        message = str(error)
+    except (UserError, OSError) as error:
+        message = str(error) or type(error).__name__
     messages = share(message)
     failed = [i for i, text in enumerate(messages) if text]
     if failed:

@@ -40,15 +40,10 @@ def claim(folder: Path, experiment: Experiment) -> None:
     """
     splits = fingerprints(experiment)  # several hosts read and exchange records for it
     hosts.first_alone(lambda: _claim(folder, experiment, splits))
-    hosts.together(lambda: _check_shared(folder))
-
-
-def _check_shared(folder: Path) -> None:
-    if not (folder / "config.json").exists():
-        raise UserError(
-            f"{folder} is not the folder that process 0 sees: --workdir must be on a file system "
-            "that all hosts share"
-        )
+    path = folder / "config.json"
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
+    advice = "--workdir must be one folder, on a file system that all hosts share"
+    hosts.check_same("workdirs", {str(path): found}, advice)
 
 
 def _claim(folder: Path, experiment: Experiment, splits: dict[str, str]) -> None:

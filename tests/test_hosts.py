@@ -164,6 +164,14 @@ def test_different_configurations_are_named(simulated, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_two_workdirs_are_refused(simulated, tmp_path):
+    config = agreement.small(simulated)
+    commands = [training(config, tmp_path / name) for name in ("a", "b")]
+    for status, _, errors in both(None, commands):
+        assert status == 2
+        assert "hosts with different workdirs" in one_line(errors)
+
+
 def test_different_records_are_named(simulated, tmp_path):
     shutil.copytree(simulated, tmp_path / "data")
     info = next((tmp_path / "data").rglob("dataset_info.json"))
@@ -195,6 +203,8 @@ def test_others_that_do_not_come_are_waited_for_so_long_and_no_longer(process, t
     ("fields", "message"),
     [
         ({"coordinator": "here"}, "here: not HOST:PORT"),
+        ({"coordinator": "here:70000"}, "here:70000: not HOST:PORT"),
+        ({"start_seconds": 0}, "must be above zero"),
         ({"coordinator": "a:1", "processes": 2, "process": 2}, "0 <= I < N"),
         ({"coordinator": "a:1"}, "needs --processes N and --process I"),
         ({"processes": 2, "process": 0}, "need --coordinator"),

@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 
 from ecg_jax import config as config_lib
-from ecg_jax import optim, parallel, train
+from ecg_jax import evaluate, optim, parallel, train
 from ecg_jax.checkpoint import Checkpoints, digests
 from ecg_jax.errors import UserError
 from ecg_jax.experiment import open_experiment
@@ -111,3 +111,23 @@ def test_unknown_options(small, field, message):
     small.update_from_flattened_dict({field: "x"})
     with pytest.raises(UserError, match=rf"--config\.{field}=x: {message}"):
         config_lib.check(small)
+
+
+def test_the_random_control_does_not_depend_on_chunks(small):
+    """Its batches are evaluation's, which the chunks of training need not divide."""
+    small.batch_size, small.evaluate.batch_size = 96, 128
+    states = []
+    for chunks in (1, 3):
+        small.accumulate = chunks
+        experiment = open_experiment(small)
+        params, state = experiment.init(jax.random.key(0))
+        states.append(jax.device_get(evaluate.calibrated(experiment, params, state, batches=2)[1]))
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_chunks_that_do_not_divide_over_the_devices_are_refused(small):
+    small.batch_size, small.accumulate = 32, 8
+    with pytest.raises(
+        UserError, match=r"4 records at a time .* over 8 devices: .* multiple of 64"
+    ):
+        open_experiment(small)
