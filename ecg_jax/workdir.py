@@ -43,7 +43,7 @@ def claim(folder: Path, experiment: Experiment) -> None:
     path = folder / "config.json"
     found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
     advice = "--workdir must be one folder, on a file system that all hosts share"
-    hosts.check_same("workdirs", {str(path): found}, advice)
+    hosts.check_same("workdirs", {"config.json": found}, advice)
 
 
 def _claim(folder: Path, experiment: Experiment, splits: dict[str, str]) -> None:
