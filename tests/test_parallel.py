@@ -127,7 +127,5 @@ def test_the_random_control_does_not_depend_on_chunks(small):
 
 def test_chunks_that_do_not_divide_over_the_devices_are_refused(small):
     small.batch_size, small.accumulate = 32, 8
-    with pytest.raises(
-        UserError, match=r"4 records at a time .* over 8 devices: .*of 64"
-    ):
+    with pytest.raises(UserError, match=r"4 records at a time .* over 8 devices: .*of 64"):
         open_experiment(small)
