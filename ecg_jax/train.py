@@ -37,6 +37,9 @@ from ecg_jax.methods import Method, View
 from ecg_jax.progress import NonFiniteError, Progress
 
 Tree = Any
+# Several processes that have been stopped end with EX_TEMPFAIL: to the schedulers that start them,
+# 0 would be the end of the job.
+STOPPED = 75
 
 
 @flax.struct.dataclass
@@ -57,11 +60,12 @@ class Data(NamedTuple):
     texts: jax.Array
 
 
-def main() -> None:
+def main() -> int:
     line = config_lib.parse(sys.argv, __doc__ or "")
     configure(cache.folder("xla"))
     hosts.start(line.address)
-    train(line.config, line.workdir)
+    finished = train(line.config, line.workdir)
+    return 0 if finished or jax.process_count() == 1 else STOPPED
 
 
 def configure(compilations: Path) -> None:
@@ -71,8 +75,8 @@ def configure(compilations: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
-def train(config: Config, folder: Path) -> None:
-    """Trains to the end and evaluates, or saves and returns on SIGTERM.
+def train(config: Config, folder: Path) -> bool:
+    """Trains to the end and evaluates, or saves and returns on SIGTERM; whether it is finished.
 
     Raises:
       UserError: wrong input, a loss that is not finite, a disk that is full.
@@ -139,8 +143,9 @@ def train(config: Config, folder: Path) -> None:
     stop.training = False
     if stop.asked:
         print(f"stopped by SIGTERM at step {step:,}: the same command goes on from here")
-        return
+        return False
     evaluate.evaluate(experiment, folder)
+    return True
 
 
 class Stop:

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import agreement
@@ -146,6 +147,24 @@ def test_a_run_saved_on_eight_devices_goes_on_on_one_and_on_two_processes(
         np.testing.assert_allclose([found[s] for s in wanted], list(wanted.values()), atol=2e-3)
     rows = json.loads((tmp_path / "two" / "results.json").read_text())
     assert {row["encoder"] for row in rows} == {"trained", "random"}
+
+
+def test_sigterm_to_one_process_saves_the_run_and_ends_both_with_another_status_than_0(
+    simulated, tmp_path
+):
+    config = agreement.small(simulated)
+    config.epochs, config.checkpoint_seconds = 1000, 1000.0
+    port, folder = local.free_port(), tmp_path / "run"
+    command = training(config, folder)
+    running = [start(command, process=i, port=port) for i in range(2)]
+    while not (folder / "metrics.jsonl").exists() or not losses(folder):
+        assert all(process.poll() is None for process in running)
+        time.sleep(0.2)
+    running[1].terminate()
+    outputs = [process.communicate(timeout=200) for process in running]
+    assert [process.returncode for process in running] == [75, 75], outputs
+    assert "the same command goes on from here" in outputs[0][0]
+    assert any((folder / "checkpoints" / "last").iterdir())
 
 
 def one_line(errors):
