@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import time
+import zlib
 from pathlib import Path
 
 import jax
@@ -63,16 +64,19 @@ def training(config, devices=None):
 
 def moved(state, start):
     """A copy of a state with other parameters."""
-    rng = np.random.default_rng(start)
 
     def copy(x):
         return jax.make_array_from_callback(x.shape, x.sharding, lambda i: hosts.whole(x)[i])
 
-    def move(x):
+    def move(path, x):
+        name = jax.tree_util.keystr(path)  # so that each is alike whatever the others are
+        rng = np.random.default_rng([start, zlib.crc32(name.encode())])
         y = (hosts.whole(x) * rng.normal(1, 0.1, x.shape)).astype(x.dtype)
         return jax.make_array_from_callback(x.shape, x.sharding, lambda i: y[i])
 
-    return jax.tree.map(copy, state).replace(params=jax.tree.map(move, state.params))
+    return jax.tree.map(copy, state).replace(
+        params=jax.tree_util.tree_map_with_path(move, state.params)
+    )
 
 
 def flat(name, state):
