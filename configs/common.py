@@ -48,6 +48,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.batch_size = 128
     c.shards = 32  # virtual shards; every device count that divides it draws the same batches
     c.steps_per_dispatch = 0  # 0: one on a CPU, up to 32 on an accelerator
+    c.average = 0.0  # decay of the running mean of the weights that is evaluated; 0: the last ones
     c.accumulate = 1  # chunks of a batch that are encoded one by one, to save memory
     c.log_every = 1  # steps
     c.eval_every = 1  # epochs
@@ -60,6 +61,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.text.cased = "auto"
     c.text.pooling = "auto"
     c.text.empty = "drop"
+    c.text.shuffle = False  # a control: every record learns from the report of another one
 
     c.model = ConfigDict()
     c.model.depth = 18
@@ -95,6 +97,11 @@ def base(given: ConfigDict) -> ConfigDict:
     c.evaluate = ConfigDict()
     c.evaluate.tasks = ("super",)
     c.evaluate.select = "super"  # its validation zero-shot macro AUC names the best checkpoint
+    c.evaluate.protocols = ("zero_shot", "linear_probe")  # and knn, finetune, supervised
+    c.evaluate.fractions = (1.0,)  # of the training labels that the linear probe learns from
+    c.evaluate.conditions = ()  # harder test records, such as "6 leads"; "all" of them
+    c.evaluate.retrieval = True
+    c.evaluate.prompts = ""  # a prompt file of one's own
     c.evaluate.draws = 1000
     c.evaluate.batch_size = 128
     return c

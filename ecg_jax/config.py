@@ -146,6 +146,13 @@ def to_json(config: Config) -> dict[str, Any]:
 ADDED = {
     "stream": False,
     "accumulate": 1,
+    "average": 0.0,
+    "text.shuffle": False,
+    "evaluate.protocols": ("zero_shot", "linear_probe"),
+    "evaluate.fractions": (1.0,),
+    "evaluate.conditions": (),
+    "evaluate.retrieval": True,
+    "evaluate.prompts": "",
     "model.convolution": "plain",
     "model.remat": False,
     "model.loss": "info_nce",

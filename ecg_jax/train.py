@@ -32,6 +32,7 @@ from ecg_jax.data import normalize, records, resident
 from ecg_jax.data.records import check_disjoint
 from ecg_jax.data.stream import Stream
 from ecg_jax.errors import UserError, run_main
+from ecg_jax.evaluation.validator import Validator
 from ecg_jax.experiment import Experiment, open_experiment, report_texts
 from ecg_jax.methods import Method, View
 from ecg_jax.progress import NonFiniteError, Progress
@@ -44,12 +45,20 @@ STOPPED = 75
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a run goes on from; `step` int32 counts the updates made."""
+    """All that a run goes on from; `step` int32 counts the updates made.
+
+    `average` is (params, method) as evaluation takes them: a running mean over the updates, or None
+    where `config.average` is 0 and the last ones are taken.
+    """
 
     step: jax.Array
     params: Tree
     method: Tree
     optimizer: optax.OptState
+    average: Tree = None
+
+    def evaluated(self) -> tuple[Tree, Tree]:
+        return self.average or (self.params, self.method)
 
 
 class Data(NamedTuple):
@@ -86,7 +95,7 @@ def train(config: Config, folder: Path) -> bool:
     data, steps = load_data(experiment)
     optimizer = optim.build(config, steps)
     dispatch = make_dispatch(config, experiment.method, optimizer, steps)
-    validate = evaluate.Validator(experiment)
+    validate = Validator(experiment)
     workdir.claim(folder, experiment)
 
     state, best = init(experiment, optimizer), -np.inf
@@ -113,11 +122,11 @@ def train(config: Config, folder: Path) -> bool:
                 continue
             if (step // steps) % config.eval_every == 0 or step == total:
                 progress.flush()
-                scores = hosts.from_first(validate(state.params, state.method))
+                scores = hosts.from_first(validate(*state.evaluated()))
                 progress.scores(step, scores)
                 if scores["select"] > best:
                     best = scores["select"]
-                    best_saves.save(step, evaluate.frozen(state.params, state.method), scores)
+                    best_saves.save(step, evaluate.frozen(*state.evaluated()), scores)
             due = time.monotonic() - saved_time > config.checkpoint_seconds
             if step < total and hosts.from_first(due):
                 progress.flush()
@@ -209,6 +218,8 @@ def load_data(experiment: Experiment) -> tuple[Data, int]:
     if dropped := int((row < 0).sum()):
         print(f"{dropped} of {len(train):,} training records have no report text: left out")
         train, row = train.take(np.flatnonzero(row >= 0)), row[row >= 0]
+    if config.text.shuffle:
+        row = np.random.default_rng(config.seed).permutation(row)
     steps = resident.steps_per_epoch(len(train), config.batch_size, config.shards)
     table = hosts.from_first(experiment.tower.embed(texts, template=config.text.template))
     pairs = (experiment.mesh, train.ecg, train.lead_mask, row)
@@ -235,7 +246,8 @@ def init(experiment: Experiment, optimizer: optax.GradientTransformation) -> Tra
     layout = optimizer_layout(experiment.config, shapes, experiment.mesh.devices.size)
     layout = jax.tree.map(lambda spec: NamedSharding(experiment.mesh, spec), layout)
     moments = jax.jit(optimizer.init, out_shardings=layout)(params)
-    return TrainState(jax.device_put(jnp.int32(0), sharding), params, method, moments)
+    average = jax.tree.map(jnp.copy, (params, method)) if experiment.config.average else None
+    return TrainState(jax.device_put(jnp.int32(0), sharding), params, method, moments, average)
 
 
 def optimizer_layout(config: Config, state: optax.OptState, devices: int) -> Tree:
@@ -273,7 +285,8 @@ def make_dispatch(
         params = optax.apply_updates(state.params, updates)
         if method.after_update is not None:
             new_method = method.after_update(params, new_method)
-        new = TrainState(state.step + 1, params, new_method, new_optimizer)
+        average = running_mean(config.average, state.step, state.average, (params, new_method))
+        new = TrainState(state.step + 1, params, new_method, new_optimizer, average)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         state = jax.lax.with_sharding_constraint(state, layout(state))
@@ -298,6 +311,14 @@ def make_dispatch(
         return state, jax.tree.map(lambda *values: jnp.stack(values), *rows)
 
     return dispatch
+
+
+def running_mean(decay: float, step: jax.Array, mean: Tree, new: Tree) -> Tree:
+    """Polyak's average with the usual warm-up: decay min(d, (1 + t) / (10 + t)) at update t."""
+    if mean is None:
+        return None
+    decay = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, b: (decay * a + (1 - decay) * b).astype(a.dtype), mean, new)
 
 
 def dispatch_length(config: Config, step: int, steps: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from ecg_jax import config as config_lib
 from ecg_jax import hosts
 from ecg_jax.config import Config
+from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.experiment import Experiment, provenance, report_texts, software
 
@@ -67,7 +68,10 @@ def _claim(folder: Path, experiment: Experiment, splits: dict[str, str]) -> None
     if (folder / "checkpoints").exists():
         raise UserError(f"{folder} has checkpoints but no config.json: choose another --workdir")
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"config": config, "splits": splits, **provenance(experiment)})
+    there = experiment.train.lead_mask.any(axis=0)
+    leads = [name for name, has in zip(LEADS, there, strict=True) if has]
+    details = {"config": config, "splits": splits, "leads": leads, **provenance(experiment)}
+    write_json(path, details)
 
 
 def fingerprints(experiment: Experiment) -> dict[str, str]:

@@ -1,0 +1,152 @@
+"""One encoder through the protocols and tasks that a config names."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ecg_jax.errors import UserError
+from ecg_jax.evaluation import bootstrap, label_check, protocols, results, retrieval, single_label
+from ecg_jax.evaluation.predictions import Predictions
+from ecg_jax.evaluation.protocols import RULES
+from ecg_jax.evaluation.subject import Subject
+
+
+def examine(subject: Subject) -> Iterator[Predictions]:
+    """Predictions of every protocol, task, rule, fraction and condition of the config.
+
+    Raises:
+      UserError: an unknown protocol or task; labels that look misplaced.
+    """
+    config = subject.material.experiment.config.evaluate
+    for name in config.protocols:
+        if name not in PROTOCOLS:
+            raise UserError(f"unknown protocol {name!r}: there are {', '.join(PROTOCOLS)}")
+        for task in config.tasks:
+            yield from PROTOCOLS[name](subject, task)
+
+
+def _zero_shot(subject: Subject, task: str) -> Iterator[Predictions]:
+    if not subject.reads_text:
+        return
+    for rule in RULES:
+        fitted = protocols.fit_zero_shot(subject, task, rule)
+        yield from _under_conditions(subject, task, "zero_shot", rule, fitted, None)
+
+
+def _linear_probe(subject: Subject, task: str) -> Iterator[Predictions]:
+    for fraction in subject.material.experiment.config.evaluate.fractions:
+        fitted = protocols.fit_linear_probe(subject, task, "corrected", fraction)
+        yield from _under_conditions(
+            subject, task, "linear_probe", "corrected", fitted, fraction
+        )
+    fitted = protocols.fit_linear_probe(subject, task, "paper")
+    yield protocols.predictions(subject, task, "linear_probe", "paper", fitted, fraction=1.0)
+
+
+def _under_conditions(
+    subject: Subject,
+    task: str,
+    protocol: str,
+    rule: str,
+    fitted: protocols.Fitted,
+    fraction: float | None,
+) -> Iterator[Predictions]:
+    """The test records as they are and, under the corrected rule with all labels, harder ones."""
+    config = subject.material.experiment.config.evaluate
+    harder = config.conditions if rule == "corrected" and fraction in (None, 1.0) else ()
+    for condition in ("", *_conditions(subject, harder)):
+        yield protocols.predictions(
+            subject, task, protocol, rule, fitted, fraction=fraction, condition=condition
+        )
+
+
+def _conditions(subject: Subject, asked: tuple[str, ...]) -> list[str]:
+    known = list(subject.material.conditions)
+    if "all" in asked:
+        return known
+    for name in asked:
+        if name not in known:
+            raise UserError(f"unknown condition {name!r}: there are all, {', '.join(known)}")
+    return list(asked)
+
+
+def _knn(subject: Subject, task: str) -> Iterator[Predictions]:
+    fitted = protocols.fit_knn(subject, task, "corrected")
+    yield protocols.predictions(subject, task, "knn", "corrected", fitted, fraction=1.0)
+
+
+def _finetune(subject: Subject, task: str) -> Iterator[Predictions]:
+    config = subject.material.experiment.config.evaluate.finetune
+    for fraction in config.fractions:
+        yield from _trained_on(subject, task, "finetune", fraction)
+
+
+def _supervised(subject: Subject, task: str) -> Iterator[Predictions]:
+    if subject.name == "random":
+        yield from _trained_on(subject, task, "supervised", 1.0)
+
+
+def _trained_on(
+    subject: Subject, task: str, protocol: str, fraction: float
+) -> Iterator[Predictions]:
+    """Both rules judge the one network, which learnt from records with any number of labels."""
+    fitted = protocols.fit_finetune(subject, task, "corrected", fraction)
+    encoder = "supervised" if protocol == "supervised" else subject.name
+    for rule in RULES:
+        yield protocols.predictions(
+            subject, task, protocol, rule, fitted, fraction=fraction, encoder=encoder
+        )
+
+
+PROTOCOLS: dict[str, Callable[[Subject, str], Iterator[Predictions]]] = {
+    "zero_shot": _zero_shot,
+    "linear_probe": _linear_probe,
+    "knn": _knn,
+    "finetune": _finetune,
+    "supervised": _supervised,
+}
+
+
+def rows(predictions: Predictions, *, method: str, draws: int) -> list[results.Row]:
+    """Figures of the test records: the corrected rule's, or those of the method's paper.
+
+    Raises:
+      UserError: the linear probe's scores rank the records of another class better than their own:
+        label columns look misplaced.
+    """
+    p = predictions
+    where: dict[str, Any] = dict(task=p.task, dataset=p.dataset, split="test", protocol=p.protocol)
+    where |= dict(encoder=p.encoder, classes=p.classes)
+    if p.rule == "paper" and method == "mets":
+        chosen = single_label.mets_set(p.y, p.record_id).rows
+        found = single_label.mets_rows(
+            p.y[chosen], p.score[chosen], p.patient_id[chosen], draws=draws, **where
+        )
+    elif p.rule == "paper":
+        found = single_label.etp_rows(p.y, p.score, p.patient_id, draws=draws, **where)
+    else:
+        if p.protocol == "linear_probe" and p.fraction == 1 and not p.condition:
+            label_check.check_columns(
+                p.y, p.score, p.patient_id, p.classes, where=f"{p.dataset} test, {p.task}"
+            )
+        drawn = bootstrap.draws(p.patient_id, draws)
+        found = results.rows(p.y, p.score, p.threshold, p.patient_id, draws=drawn, **where)
+    extras = dict(rule=p.rule, fraction=p.fraction, condition=p.condition, choice=p.note)
+    return [row | extras for row in found]
+
+
+def retrieval_rows(subject: Subject) -> list[results.Row]:
+    """ECG to report and report to ECG, on the test split; none without a text side."""
+    experiment = subject.material.experiment
+    if not subject.reads_text:
+        return []
+    test, (texts, row) = experiment.test, subject.material.reports
+    return retrieval.rows(
+        subject.encode(test).embedding,
+        subject.embed(texts),
+        row,
+        test.patient_id,
+        dataset=test.dataset,
+        split="test",
+        encoder=subject.name,
+        draws=experiment.config.evaluate.draws,
+    )

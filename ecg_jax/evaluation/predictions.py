@@ -1,0 +1,87 @@
+"""Scores of one encoder on one task's test records: what rows and pictures are made of."""
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ecg_jax.errors import UserError
+
+ARRAYS = ("record_id", "patient_id", "y", "score", "threshold")
+
+
+class Predictions(NamedTuple):
+    """Attributes:
+    task, dataset, protocol, encoder: as in a row of results.json.
+    rule: "corrected" or "paper".
+    fraction: share of the training split's labels that were learnt from; None where none were.
+    condition: of the test records, such as "6 leads"; empty as they are.
+    classes: K names.
+    record_id, patient_id: N strings each.
+    y: bool [N, K].
+    score: float32 [N, K], higher for the more likely; a column of NaN is a class without a score.
+    threshold: float64 [K], chosen on validation; `score >= threshold` is positive.
+    note: which choices were made.
+    """
+
+    task: str
+    dataset: str
+    protocol: str
+    encoder: str
+    rule: str
+    fraction: float | None
+    condition: str
+    classes: list[str]
+    record_id: np.ndarray
+    patient_id: np.ndarray
+    y: np.ndarray
+    score: np.ndarray
+    threshold: np.ndarray
+    note: str = ""
+
+    @property
+    def key(self) -> tuple:
+        """What tells one set of figures of a run from another."""
+        return key(self._asdict())
+
+
+def key(row: dict) -> tuple:
+    """The same of a row of results.json."""
+    names = ("dataset", "task", "protocol", "rule", "fraction", "condition", "encoder")
+    return tuple(row.get(name) for name in names)
+
+
+def write(predictions: Sequence[Predictions], path: Path) -> None:
+    """Writes a compressed npz, whole or not at all."""
+    header = [
+        {k: v for k, v in p._asdict().items() if k not in ARRAYS} for p in predictions
+    ]
+    arrays = {
+        f"{i}.{name}": getattr(p, name) for i, p in enumerate(predictions) for name in ARRAYS
+    }
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+    partial.replace(path)
+
+
+def read(path: Path) -> list[Predictions]:
+    """What `write` wrote; nothing where there is no file.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            return [
+                Predictions(**fields, **{name: file[f"{i}.{name}"] for name in ARRAYS})
+                for i, fields in enumerate(header)
+            ]
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove it and evaluate again") from None

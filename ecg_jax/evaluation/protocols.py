@@ -1,0 +1,160 @@
+"""The protocols: how classes are scored, each fitted and chosen on training and validation alone.
+
+A protocol gives a `Fitted`; `predictions` applies it to test records. Under the rule "corrected"
+the records are those with a label of the task, under "paper" those with exactly one.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from ecg_jax.data.records import Records
+from ecg_jax.errors import UserError
+from ecg_jax.evaluation import (
+    finetune,
+    fractions,
+    knn,
+    linear_probe,
+    metrics,
+    single_label,
+    zero_shot,
+)
+from ecg_jax.evaluation.predictions import Predictions
+from ecg_jax.evaluation.subject import Subject
+
+RULES = ("corrected", "paper")
+
+
+class Fitted(NamedTuple):
+    """`score` gives float32 [N, K] for all records of a split; `note` says what was chosen."""
+
+    score: Callable[[Records], np.ndarray]
+    note: str
+
+
+def rows_of(split: Records, task: str, rule: str) -> np.ndarray:
+    """Rows of the records that a rule judges.
+
+    A record without any label of the task is not known to be negative.
+
+    Raises:
+      UserError: the dataset has no such task, or no record of the split is judged.
+    """
+    if task not in split.labels:
+        raise UserError(f"{split.dataset} has no task {task!r}: it has {', '.join(split.labels)}")
+    y = split.labels[task]
+    rows = single_label.only_one(y) if rule == "paper" else np.flatnonzero(y.any(axis=1))
+    if not len(rows):
+        which = "exactly one label" if rule == "paper" else "a label"
+        raise UserError(f"no record of {split.dataset} {split.split} has {which} of {task}")
+    return rows
+
+
+def fit_zero_shot(subject: Subject, task: str, rule: str) -> Fitted:
+    """Corrected: the prompt set that does best on validation. Paper: the paper's one template."""
+    experiment = subject.material.experiment
+    validation, classes = experiment.validation, subject.classes(task)
+    rows = rows_of(validation, task, rule)
+    embedding, y = subject.encode(validation).embedding[rows], validation.labels[task][rows]
+    by_set = {name: zero_shot.scores(embedding, c) for name, c in classes.items()}
+    if rule == "paper":
+        chosen = "mets" if experiment.config.method == "mets" else "etp"
+        note = f"the template of {chosen.upper()}"
+    else:
+        chosen = zero_shot.choose_prompt_set(by_set, y)
+        best = zero_shot.prompt_set_auroc(by_set, y)[chosen]
+        note = f"prompts {chosen}, validation macro AUROC {best:.3f}"
+    return Fitted(lambda s: zero_shot.scores(subject.encode(s).embedding, classes[chosen]), note)
+
+
+def fit_linear_probe(subject: Subject, task: str, rule: str, fraction: float = 1.0) -> Fitted:
+    """A logistic regression on frozen features of a share of the labelled training records."""
+    x, y, note = _frozen(subject, task, rule, fraction)
+    probe = linear_probe.fit(x[0], y[0], x[1], y[1])
+    best = max(value for _, value in probe.path)
+    chosen = f"penalty {probe.l2:g}, validation macro AUROC {best:.3f}{note}"
+    return Fitted(lambda s: linear_probe.predict(probe, subject.encode(s).features), chosen)
+
+
+def fit_knn(subject: Subject, task: str, rule: str) -> Fitted:
+    """The nearest training records vote."""
+    x, y, _ = _frozen(subject, task, rule, 1.0)
+    model = knn.fit(x[0], y[0], x[1], y[1])
+    note = f"k {model.k}, validation macro AUROC {max(value for _, value in model.path):.3f}"
+    return Fitted(lambda s: knn.predict(model, subject.encode(s).features), note)
+
+
+def fit_finetune(subject: Subject, task: str, rule: str, fraction: float) -> Fitted:
+    """Encoder and head, trained on. From random weights and on all labels, this is supervised
+    training."""
+    experiment = subject.material.experiment
+    rows, note = training_rows(experiment.train, task, rule, fraction, experiment.config.seed)
+    validation = experiment.validation.take(rows_of(experiment.validation, task, rule))
+    tuned = subject.material.finetuner.fit(
+        subject.params,
+        subject.state,
+        experiment.train.take(rows),
+        validation,
+        task,
+        seed=experiment.config.seed,
+    )
+    return Fitted(lambda s: finetune.predict(experiment, tuned, s), tuned.note + note)
+
+
+def training_rows(
+    train: Records, task: str, rule: str, fraction: float, seed: int
+) -> tuple[np.ndarray, str]:
+    """Rows of the judged records of a share of the patients, and a note on a share below one."""
+    rows = rows_of(train, task, rule)
+    if fraction == 1:
+        return rows, ""
+    subset = fractions.draw(train.labels[task][rows], train.patient_id[rows], fraction, seed)
+    return rows[subset.rows], f"; {subset.note}"
+
+
+def _frozen(subject: Subject, task: str, rule: str, fraction: float):
+    """Features and labels of (training, validation), and a note on the share."""
+    experiment = subject.material.experiment
+    splits = (experiment.train, experiment.validation)
+    rows, note = training_rows(splits[0], task, rule, fraction, experiment.config.seed)
+    judged = (rows, rows_of(splits[1], task, rule))
+    x = [subject.encode(s).features[i] for s, i in zip(splits, judged, strict=True)]
+    y = [s.labels[task][i] for s, i in zip(splits, judged, strict=True)]
+    return x, y, note
+
+
+def predictions(
+    subject: Subject,
+    task: str,
+    protocol: str,
+    rule: str,
+    fitted: Fitted,
+    *,
+    fraction: float | None = None,
+    condition: str = "",
+    encoder: str = "",
+) -> Predictions:
+    """Scores of the test records, and thresholds from the validation records as they are."""
+    validation, test = subject.material.experiment.validation, subject.material.under(condition)
+    chosen, judged = (rows_of(split, task, rule) for split in (validation, test))
+    threshold = metrics.best_f1_threshold(
+        validation.labels[task][chosen], fitted.score(validation)[chosen]
+    )
+    return Predictions(
+        task=task,
+        dataset=test.dataset,
+        protocol=protocol,
+        encoder=encoder or subject.name,
+        rule=rule,
+        fraction=fraction,
+        condition=condition,
+        classes=test.classes[task],
+        record_id=test.record_id[judged],
+        patient_id=test.patient_id[judged],
+        y=test.labels[task][judged],
+        score=fitted.score(test)[judged],
+        threshold=threshold,
+        note=fitted.note,
+    )
+

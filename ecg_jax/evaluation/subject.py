@@ -1,0 +1,101 @@
+"""An encoder under evaluation."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from ecg_jax.data.records import Records
+from ecg_jax.evaluation import robustness, tasks, zero_shot
+from ecg_jax.evaluation.finetune import Finetuner
+from ecg_jax.experiment import Experiment, report_texts
+from ecg_jax.methods import Encoded
+from ecg_jax.text import prompts
+
+
+class Material:
+    """What all encoders of one evaluation share: records, also under harder conditions, the text
+    tower's embeddings of prompts and reports, and the compiled fine-tuning step."""
+
+    def __init__(self, experiment: Experiment):
+        self.experiment = experiment
+        self.prompts = functools.cache(self._prompts)
+        self.under = functools.cache(self._under)
+
+    @functools.cached_property
+    def finetuner(self) -> Finetuner:
+        return Finetuner(self.experiment)
+
+    @functools.cached_property
+    def conditions(self) -> dict[str, robustness.Condition]:
+        return {c.name: c for c in robustness.conditions(self.experiment.config.rate)}
+
+    def _under(self, condition: str) -> Records:
+        """The test split under a condition of `robustness.conditions`; "" is as it is."""
+        test = self.experiment.test
+        return self.conditions[condition].apply(test) if condition else test
+
+    def _prompts(self, task: str) -> dict[str, dict[str, tuple[list[str], np.ndarray]]]:
+        """set -> class -> (its prompts, the tower's embeddings float32 [P, F])."""
+        config, split = self.experiment.config, self.experiment.validation
+        tasks.check(split.dataset, split.classes, [task])
+        section = tasks.section(split.dataset, task)
+        sets = prompts.prompt_sets(split.classes[task], section, config.evaluate.prompts or None)
+        embed = self.experiment.tower.embed
+        return {
+            name: {label: (texts, embed(texts)) for label, texts in classes.items()}
+            for name, classes in sets.items()
+        }
+
+    @functools.cached_property
+    def reports(self) -> tuple[np.ndarray, np.ndarray]:
+        """The tower's embeddings [M, F] of the test split's reports, and each record's row of it.
+
+        Raises:
+          UserError: the dataset has no reports.
+        """
+        config = self.experiment.config
+        texts, row = report_texts(config, self.experiment.test)
+        return self.experiment.tower.embed(texts, template=config.text.template), row
+
+
+@dataclasses.dataclass
+class Subject:
+    """Attributes:
+    name: "trained", "shuffled reports" or "random".
+    params, state: of the experiment's method.
+    """
+
+    name: str
+    material: Material
+    params: Any
+    state: Any
+    _encoded: dict[int, tuple[Records, Encoded]] = dataclasses.field(default_factory=dict)
+
+    def encode(self, records: Records) -> Encoded:
+        """Features and embeddings, computed once."""
+        if id(records) not in self._encoded:  # kept with the records, so that the id stays theirs
+            encoded = self.material.experiment.encode(self.params, self.state, records)
+            self._encoded[id(records)] = records, encoded
+        return self._encoded[id(records)][1]
+
+    @property
+    def reads_text(self) -> bool:
+        return self.material.experiment.method.encode_text is not None
+
+    def embed(self, text: np.ndarray) -> np.ndarray:
+        """The tower's embeddings [N, F] in the joint space, unit vectors [N, E]."""
+        encode = self.material.experiment.method.encode_text
+        assert encode is not None
+        return np.asarray(jax.device_get(encode(self.params, text)))
+
+    def classes(self, task: str) -> dict[str, np.ndarray]:
+        """Prompt set -> class embeddings [K, E] in the joint space."""
+        return {
+            name: zero_shot.class_embeddings(
+                {label: self.embed(x) for label, (_, x) in classes.items()}
+            )
+            for name, classes in self.material.prompts(task).items()
+        }

@@ -1,0 +1,191 @@
+"""Trains and evaluates what a published table shows, and prints it beside the paper's figures.
+
+    python -m ecg_jax.reproduce TABLE [--out runs/TABLE] [--data_dir data] [--rate 500]
+        [--text clinicalbert] [--seeds 0,1,2] [--source FOLDER]
+
+Finished parts are not done again: the same command goes on where it stopped. docs/reproducing.md
+says what each table needs.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ecg_jax import cache, evaluate, train, workdir
+from ecg_jax import config as config_lib
+from ecg_jax.config import Config
+from ecg_jax.data import records
+from ecg_jax.errors import UserError, run_main
+from ecg_jax.evaluation import published, results
+from ecg_jax.evaluation.predictions import key
+from ecg_jax.experiment import open_experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What a table needs beyond pre-training on PTB-XL.
+
+    Attributes:
+      method: of `configs/`.
+      targets: dataset -> its tasks that are evaluated.
+      protocols, fractions, conditions: as in `config.evaluate`.
+      shuffled: whether the control with permuted reports is trained, too.
+    """
+
+    method: str
+    targets: dict[str, tuple[str, ...]]
+    protocols: tuple[str, ...]
+    fractions: tuple[float, ...] = (1.0,)
+    conditions: tuple[str, ...] = ()
+    shuffled: bool = False
+
+
+SUPER, CPSC = {"ptb_xl": ("super",)}, {"cpsc2018": ("cpsc",)}
+METS = ("zero_shot", "finetune", "supervised")
+TABLES = {
+    "etp-table1": Table("etp", SUPER | CPSC, ("linear_probe", "supervised")),
+    "etp-table2": Table("etp", SUPER, ("zero_shot",), shuffled=True),
+    "etp-table3": Table("etp", CPSC, ("zero_shot",), shuffled=True),
+    "mets-table1": Table("mets", SUPER, METS, shuffled=True),
+    "mets-table2": Table("mets", {"ptb_xl": ("form",)}, METS, shuffled=True),
+    "mets-table3": Table("mets", {"mit_bih": ("aami",)}, METS, shuffled=True),
+    "corrected": Table(
+        "etp",
+        {"ptb_xl": ("super", "sub", "form", "rhythm"), "mit_bih": ("aami",)},
+        ("zero_shot", "linear_probe", "knn", "finetune", "supervised"),
+        (0.01, 0.05, 0.1, 1.0),
+        ("all",),
+        shuffled=True,
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m ecg_jax.reproduce")
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--out", type=Path, help="folder of the runs; default runs/TABLE")
+    parser.add_argument("--data_dir", default="data", help="folder of the prepared records")
+    parser.add_argument("--source", help="folder of PTB-XL as published, if it is to be prepared")
+    parser.add_argument("--rate", type=int, default=500, choices=(100, 500))
+    parser.add_argument("--text", default="clinicalbert", help="text tower")
+    parser.add_argument("--seeds", default="0,1,2")
+    args = parser.parse_args()
+    train.configure(cache.folder("xla"))
+    table, out = TABLES[args.table], args.out or Path("runs") / args.table
+    try:
+        seeds = [int(seed) for seed in args.seeds.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {args.seeds}: not whole numbers, such as 0,1,2") from None
+    for dataset in dict.fromkeys(("ptb_xl", *table.targets)):
+        prepare(args, dataset)
+    rows = []
+    for seed, shuffled in runs(table, seeds):
+        config = recipe(table, args, seed, shuffled)
+        rows += run(table, config, out / f"{'shuffled' if shuffled else table.method}_{seed}")
+    results.write(rows, out / "results.json")
+    print(f"\n{args.table}, seeds {args.seeds}, mean ± standard deviation over them")
+    print(beside(rows, args.table))
+    print(f"written: {out / 'results.json'}")
+
+
+def prepare(args: argparse.Namespace, dataset: str) -> None:
+    """Prepares a dataset that is not there: PTB-XL from --source or PhysioNet, others by hand."""
+    try:
+        records.folder(args.data_dir, dataset, args.rate)
+    except UserError:
+        if dataset != "ptb_xl":
+            raise
+        from tfds_builders import prepare
+
+        options = [dataset, "--rate", str(args.rate), "--data_dir", args.data_dir]
+        options += ["--source", args.source] if args.source else []
+        if prepare.main(options):
+            raise UserError(f"{dataset} could not be prepared") from None
+
+
+def runs(table: Table, seeds: Sequence[int]) -> list[tuple[int, bool]]:
+    """(seed, whether on shuffled reports) of every run."""
+    return [(seed, shuffled) for shuffled in (False, True)[: 1 + table.shuffled] for seed in seeds]
+
+
+def recipe(table: Table, args: argparse.Namespace, seed: int, shuffled: bool) -> Config:
+    """The pre-training's config; it evaluates the table's tasks itself where the data are its."""
+    module = importlib.import_module(f"configs.{table.method}")
+    config = module.get_config(f"rate={args.rate},text={args.text},seed={seed}")
+    config.data_dir = args.data_dir
+    config.text.shuffle = shuffled
+    return config
+
+
+def run(table: Table, config: Config, folder: Path) -> list[results.Row]:
+    """Trains, if that is still to be done, and evaluates; the rows of the table's datasets."""
+    path, done = folder / "results.json", folder / "evaluated.json"
+    if not path.exists():
+        train.train(config, folder)
+    asked = [wanted(table, config, dataset) for dataset in table.targets]
+    names = [config_lib.to_json(c.evaluate) | {"dataset": c.dataset} for c in asked]
+    if not (done.exists() and json.loads(done.read_text()) == names):
+        for target in asked:
+            evaluate.evaluate(open_experiment(target), folder)
+        workdir.write_json(done, names)
+    return [row for row in json.loads(path.read_text()) if row["dataset"] in table.targets]
+
+
+def wanted(table: Table, config: Config, dataset: str) -> Config:
+    """The run's config with what a table asks of one dataset. The control with permuted reports is
+    examined in what depends on the text alone."""
+    config = config.copy_and_resolve_references()
+    config.dataset = dataset
+    control = config.text.shuffle
+    config.evaluate.update(
+        tasks=table.targets[dataset],
+        protocols=("zero_shot",) if control else table.protocols,
+        fractions=table.fractions,
+        conditions=() if control else table.conditions,
+        retrieval=dataset == "ptb_xl",
+    )
+    return config
+
+
+def beside(rows: Sequence[results.Row], name: str) -> str:
+    """Macro figures: one line for each protocol, rule, share, encoder and metric, ours as mean ±
+    standard deviation over seeds, then the paper's."""
+    groups: dict[tuple, list[results.Row]] = {}
+    for row in rows:
+        if row["label"] == results.MACRO and not row["condition"]:
+            groups.setdefault((*key(row), row["metric"]), []).append(row)
+    theirs = {_published_key(row): row for row in published.load() if row["table"] == name}
+    lines = [f"{'task':<8}{'protocol':<22}{'rule':<11}{'encoder':<18}{'metric':<11}ours"]
+    for group in groups.values():
+        first = group[0]
+        share = "" if first["fraction"] in (None, 1) else f" {first['fraction']:.0%}"
+        line = f"{first['task']:<8}{first['protocol'] + share:<22}{first['rule']:<11}"
+        line += f"{first['encoder']:<18}{first['metric']:<11}{spread([r['value'] for r in group])}"
+        if paper := theirs.get(_published_key({**first, "role": first["encoder"]})):
+            line += f"   {paper['value']:.3f} in the paper"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _published_key(row: dict[str, Any]) -> tuple:
+    names = ("dataset", "task", "protocol", "rule", "fraction", "role", "label", "metric")
+    return tuple(row.get(name) for name in names)
+
+
+def spread(values: Sequence[float | None]) -> str:
+    """`.857 ± .009`; a dash where a figure is not defined."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    if len(known) == 1:
+        return f"{known[0]:.3f}"
+    return f"{statistics.mean(known):.3f} ± {statistics.stdev(known):.3f}"
+
+
+if __name__ == "__main__":
+    run_main(main)
