@@ -213,8 +213,9 @@ def _patients(y: np.ndarray, chosen: np.ndarray, patient: np.ndarray) -> dict[st
     has, given = (
         np.array([len(np.unique(patient[own])) for own in which.T]) for which in (y, chosen)
     )
-    everyone = np.array([len(np.unique(patient))])
-    return {"accuracy": everyone, "precision": given, "recall": has, "f1": has}
+    everyone = len(np.unique(patient))
+    either = np.where(has > 1, everyone, has)  # as in `results`
+    return {"accuracy": np.array([everyone]), "precision": given, "recall": has, "f1": either}
 
 
 def _blind(y: np.ndarray) -> dict[str, dict[str, np.ndarray]]:

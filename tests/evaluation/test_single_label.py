@@ -119,6 +119,26 @@ def test_intervals_are_over_draws_of_patients():
         np.testing.assert_allclose((row["ci_low"], row["ci_high"]), (low[i], high[i]), atol=0.02)
 
 
+def test_intervals_hold_the_truth():
+    """Macro figures of 200 patients, against those of very many."""
+
+    def draw(rng, n):
+        patient = np.repeat(np.arange(n), rng.integers(1, 4, n))
+        y = np.eye(4, dtype=bool)[rng.choice(4, n, p=(0.5, 0.25, 0.15, 0.1))][patient]
+        shared = rng.normal(scale=0.7**0.5, size=(n, 4))[patient]
+        return y, shared + rng.normal(scale=0.3**0.5, size=y.shape) + 1.5 * y, patient.astype(str)
+
+    y, score, _ = draw(np.random.default_rng(99), 50000)
+    truth, rng, held = oracle(y, score.argmax(axis=1))[0], np.random.default_rng(0), np.zeros(4)
+    for _ in range(300):
+        rows = mets(*draw(rng, 200), draws=200)
+        for i, metric in enumerate(single_label.METS_METRICS):
+            row = find(rows, "macro", metric)
+            held[i] += row["ci_low"] <= truth[metric] <= row["ci_high"]
+    assert (held / 300 > 0.92).all()  # standard error 1.3 %
+    assert (held / 300 < 0.98).all()
+
+
 def test_chance_is_the_better_of_two_blind_answers():
     y, _, patient = sample(n=20000)
     rng = np.random.default_rng(0)
