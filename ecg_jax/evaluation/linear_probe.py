@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import metrics
+from ecg_jax.evaluation import features, metrics
 
 # From strong to weak, half a decade apart: each solution starts from the one before.
 L2S = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
@@ -64,17 +64,13 @@ def fit(
     Raises:
       UserError: shapes that do not fit, features not finite, nothing to fit or to choose by.
     """
-    x_train, y_train = _checked("training", x_train, y_train)
-    x_val, y_val = _checked("validation", x_val, y_val)
-    if x_train.shape[1] != x_val.shape[1] or y_train.shape[1] != y_val.shape[1]:
-        raise UserError("training and validation differ in their features or labels")
+    x_train, y_train = features.checked_split("training", x_train, y_train)
+    x_val, y_val = features.checked_split("validation", x_val, y_val)
     if not l2s or min(l2s) <= 0:
         raise UserError(f"the penalties must be positive, not {l2s}")
-    fitted = y_train.any(axis=0) & ~y_train.all(axis=0)
-    if not (fitted & y_val.any(axis=0) & ~y_val.all(axis=0)).any():
-        raise UserError("no label has positives and negatives in both training and validation")
+    fitted = features.check_fit(x_train, y_train, x_val, y_val)
 
-    mean, scale = _statistics(x_train)
+    mean, scale = features.statistics(x_train)
     best, path = None, []
     for l2, kernel, bias in _solutions(_standardise(x_train, mean, scale), y_train[:, fitted], l2s):
         probe = _full_probe(mean, scale, kernel, bias, fitted, l2)
@@ -91,7 +87,7 @@ def predict(probe: Probe, x: np.ndarray) -> np.ndarray:
     Raises:
       UserError: features of another width, or not finite.
     """
-    x = _checked_features("the", x)
+    x = features.checked("the", x)
     if x.shape[1] != len(probe.mean):
         raise UserError(f"the probe takes {len(probe.mean)} features, not {x.shape[1]}")
     return np.asarray(_logits(probe.kernel, probe.bias, _standardise(x, probe.mean, probe.scale)))
@@ -199,35 +195,9 @@ def _standardise(x: jax.Array, mean: jax.Array, scale: jax.Array) -> jax.Array:
     return (x - mean) / scale
 
 
-def _statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation; what varies less than float32 resolves is constant."""
-    mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-    constant = std <= 1e-6 * np.abs(x).max(axis=0)
-    return mean.astype(np.float32), np.where(constant, np.inf, std).astype(np.float32)
-
-
 def _full_probe(mean, scale, kernel, bias, fitted, l2) -> Probe:
     """Puts the labels that were not fitted back in their columns."""
     full_kernel = np.zeros((len(mean), len(fitted)), np.float32)
     full_bias = np.full(len(fitted), np.nan, np.float32)
     full_kernel[:, fitted], full_bias[fitted] = kernel, bias
     return Probe(mean, scale, full_kernel, full_bias, fitted, l2, ())
-
-
-def _checked(split: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    x, y = _checked_features(f"{split} split's", x), np.asarray(y)
-    if y.ndim != 2 or len(x) != len(y) or not len(x):
-        raise UserError(f"{split} split: features {x.shape} and labels {y.shape} do not fit")
-    if y.dtype != bool and not np.isin(y, (0, 1)).all():
-        raise UserError(f"{split} split: labels must be true or false (1 or 0)")
-    return x, y.astype(bool)
-
-
-def _checked_features(whose: str, x: np.ndarray) -> np.ndarray:
-    x = np.asarray(x, np.float32)
-    if x.ndim != 2:
-        raise UserError(f"{whose} features must be [records, features], not of shape {x.shape}")
-    bad = int((~np.isfinite(x)).any(axis=1).sum())
-    if bad:
-        raise UserError(f"{whose} features are not finite in {bad} of {len(x)} records")
-    return x

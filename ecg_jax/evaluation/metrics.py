@@ -68,6 +68,24 @@ def f1(y: np.ndarray, predicted: np.ndarray, weight: np.ndarray | None = None) -
     return _divide(2 * hits, _weighted_sum(y, weight) + _weighted_sum(predicted, weight))
 
 
+def precision(y: np.ndarray, predicted: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+    """TP / (TP + FP) of bool [N, K] predictions.
+
+    Result and errors as `auroc`; NaN where a class is not predicted.
+    """
+    y, predicted = _checked_predictions(y, predicted)
+    return _divide(_weighted_sum(y & predicted, weight), _weighted_sum(predicted, weight))
+
+
+def recall(y: np.ndarray, predicted: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+    """TP / (TP + FN) of bool [N, K] predictions.
+
+    Result and errors as `auroc`; NaN where a class is not present.
+    """
+    y, predicted = _checked_predictions(y, predicted)
+    return _divide(_weighted_sum(y & predicted, weight), _weighted_sum(y, weight))
+
+
 def accuracy(y: np.ndarray, predicted: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     """Share of the weight on which bool [N, K] predictions are right, for each class on its own.
 
@@ -101,6 +119,17 @@ def best_f1_threshold(y: np.ndarray, score: np.ndarray) -> np.ndarray:
         middle = highest_out + (lowest_in - highest_out) / 2
         threshold[k] = middle if middle > highest_out else lowest_in
     return threshold
+
+
+def check_finite(score: np.ndarray) -> None:
+    """Raises a UserError for scores [N, K] that are not finite, columns of NaN aside."""
+    stray = ~np.isfinite(score) & ~np.isnan(score).all(axis=0)
+    if stray.any():
+        n, k = np.argwhere(stray)[0]
+        raise UserError(
+            f"{stray.sum()} scores are not finite (the first: record {n}, class {k}); "
+            "check the encoder's output"
+        )
 
 
 def macro(values: np.ndarray) -> np.ndarray:
@@ -193,11 +222,5 @@ def _checked_scores(y: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.nd
     y, score = _checked_labels("labels", y), np.asarray(score, np.float64)
     if y.shape != score.shape:
         raise UserError(f"scores {score.shape} do not fit the labels {y.shape}")
-    stray = ~np.isfinite(score) & ~np.isnan(score).all(axis=0)
-    if stray.any():
-        n, k = np.argwhere(stray)[0]
-        raise UserError(
-            f"{stray.sum()} scores are not finite (the first: record {n}, class {k}); "
-            "check the encoder's output"
-        )
+    check_finite(score)
     return y, score

@@ -30,7 +30,7 @@ def class_embeddings(prompt_embeddings: Mapping[str, np.ndarray]) -> np.ndarray:
         embedding = np.asarray(embedding)
         if embedding.ndim != 2 or not len(embedding):
             raise UserError(f"class {name!r} needs prompt embeddings [P, D], not {embedding.shape}")
-        rows.append(_unit(_unit(embedding, f"a prompt of class {name!r}").mean(0), f"{name!r}"))
+        rows.append(unit(unit(embedding, f"a prompt of class {name!r}").mean(0), f"{name!r}"))
     widths = sorted({row.shape[0] for row in rows})
     if len(widths) > 1:
         raise UserError(f"prompt embeddings differ in width: {widths}")
@@ -49,7 +49,7 @@ def scores(ecg_embedding: np.ndarray, class_embedding: np.ndarray) -> np.ndarray
             f"ECG embeddings {ecg_embedding.shape} and class embeddings {class_embedding.shape} "
             "are not of one joint space"
         )
-    cosine = _unit(ecg_embedding, "a record's") @ _unit(class_embedding, "a class's").T
+    cosine = unit(ecg_embedding, "a record's") @ unit(class_embedding, "a class's").T
     return cosine.astype(np.float32)
 
 
@@ -75,8 +75,12 @@ def choose_prompt_set(val_scores: Mapping[str, np.ndarray], y_val: np.ndarray) -
     return max(auroc, key=auroc.__getitem__)
 
 
-def _unit(x: np.ndarray, what: str) -> np.ndarray:
-    """Rows of length one, in float64."""
+def unit(x: np.ndarray, what: str) -> np.ndarray:
+    """Rows of length one, in float64.
+
+    Raises:
+      UserError: a row that is zero or not finite; `what` names it.
+    """
     x = np.asarray(x, np.float64)
     norm = np.linalg.norm(x, axis=-1, keepdims=True)
     if not (np.isfinite(norm).all() and (norm > 1e-12).all()):

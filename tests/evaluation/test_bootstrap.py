@@ -76,15 +76,21 @@ def test_no_interval_where_the_draws_do_not_say():
     assert not np.isnan(bootstrap.interval(0.8, drawn, np.array([1, 9]))).any()
 
 
-def coverage(simulations, by_record=False, patients=150, gap=1.5):
-    """How often intervals hold the true AUROC: a common, a rarer and a rare class, their macro.
+def coverage(simulations, figure="auroc", by_record=False, patients=150, gap=1.5):
+    """How often intervals hold the true figure: a common, a rarer and a rare class, their macro.
 
     Patients have 1-3 records that share 70 % of the scores' variance; the rarest class has 12
-    patients on average. With normal scores `gap` apart the true AUROC is Phi(gap / sqrt 2).
+    patients on average. With normal scores `gap` apart the true AUROC is Phi(gap / sqrt 2), and
+    half way between them both sensitivity and specificity are Phi(gap / 2).
     """
     rng = np.random.default_rng(0)
-    truth = norm.cdf(gap / np.sqrt(2))
-    prevalence = np.array([0.4, 0.2, 0.08])
+    prevalence, right = np.array([0.4, 0.2, 0.08]), norm.cdf(gap / 2)
+    positive = prevalence * right + (1 - prevalence) * (1 - right)
+    truth = {
+        "auroc": np.full(3, norm.cdf(gap / np.sqrt(2))),
+        "f1": 2 * prevalence * right / (prevalence + positive),
+        "accuracy": np.full(3, right),
+    }[figure]
     held = np.zeros(4)
     for seed in range(simulations):
         patient = np.repeat(np.arange(patients), rng.integers(1, 4, patients))
@@ -93,18 +99,24 @@ def coverage(simulations, by_record=False, patients=150, gap=1.5):
         score = shared + rng.normal(scale=0.3**0.5, size=shared.shape) + gap * ill[patient]
         y = ill[patient]
         unit, kind = (np.arange(len(y)), y) if by_record else (patient, ill)
-        few = np.minimum(kind.sum(axis=0), (~kind).sum(axis=0))
-        drawn = metrics.auroc(y, score, bootstrap.draws(unit.astype(str), 200, seed))
-        auroc = metrics.auroc(y, score)
+        rests_on = {
+            "auroc": np.minimum(kind.sum(axis=0), (~kind).sum(axis=0)),
+            "f1": np.full(3, len(kind)),
+            "accuracy": np.full(3, len(kind)),
+        }[figure]
+        judged = score if figure == "auroc" else score >= gap / 2
+        metric, draws = getattr(metrics, figure), bootstrap.draws(unit.astype(str), 200, seed)
+        values, drawn = metric(y, judged), metric(y, judged, draws)
         for i, columns in enumerate([[0], [1], [2], [0, 1, 2]]):
-            value = metrics.macro(auroc[columns])
-            low, high = bootstrap.interval(value, drawn[:, columns], few[columns])
-            held[i] += low <= truth <= high
+            value = metrics.macro(values[columns])
+            low, high = bootstrap.interval(value, drawn[:, columns], rests_on[columns])
+            held[i] += low <= truth[columns].mean() <= high
     return held / simulations
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    held = coverage(1000)  # standard error 0.7 %
+@pytest.mark.parametrize("figure", ["auroc", "f1", "accuracy"])
+def test_intervals_hold_the_truth_as_often_as_they_say(figure):
+    held = coverage(1000, figure)  # standard error 0.7 %
     assert (held > 0.93).all(), held
     assert (held < 0.97).all(), held
 

@@ -44,7 +44,7 @@ def test_weights_count_as_repeated_records():
         np.testing.assert_allclose(
             metric(y, score, weight[0]), metric(y[repeated], score[repeated]), atol=1e-12
         )
-    for metric in (metrics.f1, metrics.accuracy):
+    for metric in (metrics.f1, metrics.accuracy, metrics.precision, metrics.recall):
         predicted = score > 0.5
         np.testing.assert_allclose(
             metric(y, predicted, weight[0]), metric(y[repeated], predicted[repeated]), atol=1e-12
@@ -87,6 +87,58 @@ def test_f1_and_accuracy_agree_with_scikit_learn(rule):
     np.testing.assert_allclose(metrics.f1(y, predicted), metrics.f1(y, predicted, np.ones(len(y))))
 
 
+@pytest.mark.parametrize("rule", ["best", "none", "all"])
+def test_precision_and_recall_agree_with_scikit_learn(rule):
+    y, score, weight = sample(8)
+    y[:, 0], y[:, 1] = False, True
+    predicted = {"best": score > 0.5, "none": score > 99, "all": score > -99}[rule]
+    for ours, oracle in (
+        (metrics.precision, sk.precision_score),
+        (metrics.recall, sk.recall_score),
+    ):
+        plain, drawn = ours(y, predicted), ours(y, predicted, weight)
+        for k in range(y.shape[1]):
+            expected = oracle(y[:, k], predicted[:, k], zero_division=np.nan)
+            np.testing.assert_allclose(plain[k], expected, atol=1e-12)
+            for r, w in enumerate(weight):
+                expected = oracle(y[:, k], predicted[:, k], sample_weight=w, zero_division=np.nan)
+                np.testing.assert_allclose(drawn[r, k], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_figure_agrees_with_scikit_learn(seed):
+    """Random sizes and prevalences, ties from none to all, classes of one kind and empty."""
+    rng = np.random.default_rng(seed)
+    n, levels = rng.integers(2, 60), rng.choice([0.3, 1, 4, 1e9])
+    y = rng.random((n, 7)) < rng.beta(0.4, 0.4, 7)
+    y[:, 5], y[:, 6] = False, True
+    score = np.round((rng.normal(size=y.shape) + y) * levels) / levels
+    auroc, auprc = metrics.ranking(y, score)
+    threshold = metrics.best_f1_threshold(y, score)
+    predicted = score >= threshold
+    for k in range(7):
+        kinds = len(np.unique(y[:, k]))
+        column = y[:, k], score[:, k]
+        roc = sk.roc_auc_score(*column) if kinds == 2 else np.nan
+        area = sk.average_precision_score(*column) if y[:, k].any() else np.nan
+        np.testing.assert_allclose([auroc[k], auprc[k]], [roc, area], atol=1e-6)
+        precision, recall, _ = sk.precision_recall_curve(*column) if y[:, k].any() else [None] * 3
+        for ours, oracle in (
+            (metrics.f1, sk.f1_score),
+            (metrics.precision, sk.precision_score),
+            (metrics.recall, sk.recall_score),
+        ):
+            expected = oracle(y[:, k], predicted[:, k], zero_division=np.nan)
+            np.testing.assert_allclose(ours(y, predicted)[k], expected, atol=1e-6)
+        accuracy = sk.accuracy_score(y[:, k], predicted[:, k])
+        assert metrics.accuracy(y, predicted)[k] == pytest.approx(accuracy, abs=1e-6)
+        if y[:, k].any():
+            best = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
+            assert metrics.f1(y, predicted)[k] == pytest.approx(best, abs=1e-6)
+        else:
+            assert np.isnan(threshold[k])
+
+
 def test_undefined_figures_are_nan():
     y = np.zeros((6, 3), bool)
     y[:, 1] = True
@@ -104,7 +156,8 @@ def test_undefined_figures_are_nan():
 
 def test_without_records_everything_is_nan():
     y, score = np.zeros((0, 3), bool), np.zeros((0, 3))
-    for figure in (*metrics.ranking(y, score), metrics.f1(y, y), metrics.accuracy(y, y)):
+    predicted = (metrics.f1, metrics.accuracy, metrics.precision, metrics.recall)
+    for figure in (*metrics.ranking(y, score), *(metric(y, y) for metric in predicted)):
         assert figure.shape == (3,)
         assert np.isnan(figure).all()
     assert metrics.auroc(y, score, np.zeros((4, 0))).shape == (4, 3)

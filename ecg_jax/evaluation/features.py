@@ -1,0 +1,58 @@
+"""Frozen features as the probe and the nearest neighbours take them."""
+
+import numpy as np
+
+from ecg_jax.errors import UserError
+
+
+def checked(whose: str, x: np.ndarray) -> np.ndarray:
+    """Features as float32 [N, D].
+
+    Raises:
+      UserError: another shape, or features that are not finite.
+    """
+    x = np.asarray(x, np.float32)
+    if x.ndim != 2:
+        raise UserError(f"{whose} features must be [records, features], not of shape {x.shape}")
+    bad = int((~np.isfinite(x)).any(axis=1).sum())
+    if bad:
+        raise UserError(f"{whose} features are not finite in {bad} of {len(x)} records")
+    return x
+
+
+def checked_split(split: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features float32 [N, D] and labels bool [N, K] of a split.
+
+    Raises:
+      UserError: shapes that do not fit, no record, features not finite, labels not 0 or 1.
+    """
+    x, y = checked(f"{split} split's", x), np.asarray(y)
+    if y.ndim != 2 or len(x) != len(y) or not len(x):
+        raise UserError(f"{split} split: features {x.shape} and labels {y.shape} do not fit")
+    if y.dtype != bool and not np.isin(y, (0, 1)).all():
+        raise UserError(f"{split} split: labels must be true or false (1 or 0)")
+    return x, y.astype(bool)
+
+
+def check_fit(
+    x_train: np.ndarray, y_train: np.ndarray, x_val: np.ndarray, y_val: np.ndarray
+) -> np.ndarray:
+    """bool [K]: labels with positives and negatives in training.
+
+    Raises:
+      UserError: other features or labels in validation, or nothing to fit and to choose by.
+    """
+    if x_train.shape[1] != x_val.shape[1] or y_train.shape[1] != y_val.shape[1]:
+        raise UserError("training and validation differ in their features or labels")
+    fitted, judged = ((y.sum(axis=0) > 0) & (y.sum(axis=0) < len(y)) for y in (y_train, y_val))
+    if not (fitted & judged).any():
+        raise UserError("no label has positives and negatives in both training and validation")
+    return fitted
+
+
+def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation, float32 [D] each; the deviation of what varies less than
+    float32 resolves is infinite, so that the feature is dropped."""
+    mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    constant = std <= 1e-6 * np.abs(x).max(axis=0)
+    return mean.astype(np.float32), np.where(constant, np.inf, std).astype(np.float32)
