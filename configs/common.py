@@ -104,4 +104,15 @@ def base(given: ConfigDict) -> ConfigDict:
     c.evaluate.prompts = ""  # a prompt file of one's own
     c.evaluate.draws = 1000
     c.evaluate.batch_size = 128
+
+    c.evaluate.finetune = ConfigDict()  # also of supervised training from scratch
+    c.evaluate.finetune.epochs = 15
+    c.evaluate.finetune.min_updates = 150  # fewer records than that takes are gone over more often
+    c.evaluate.finetune.max_updates = 10_000
+    c.evaluate.finetune.batch_size = 64
+    c.evaluate.finetune.learning_rates = (1e-3,)  # the best on validation is kept
+    c.evaluate.finetune.head_rate = 1.0  # the head's learning rate, in the encoder's
+    c.evaluate.finetune.weight_decay = 0.05
+    c.evaluate.finetune.clip = 1.0  # of the gradient's norm
+    c.evaluate.finetune.head = "prevalence"  # or probe: where the head starts
     return c

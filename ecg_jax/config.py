@@ -111,10 +111,14 @@ def check(config: Config) -> None:
     positive = ("epochs", "batch_size", "shards", "log_every", "eval_every", "seconds", "rate")
     positive += ("model.width", "model.dim", "model.temperature", "evaluate.draws")
     positive += ("evaluate.batch_size", "optimizer.learning_rate")
+    finetune = ("epochs", "min_updates", "max_updates", "batch_size", "head_rate")
+    positive += tuple(f"evaluate.finetune.{name}" for name in finetune)
     for name in positive:
         if not fields[name] > 0:
             raise UserError(f"--config.{name}={fields[name]}: must be above zero")
-    for name in ("seed", "steps_per_dispatch", "checkpoint_seconds", "model.hidden"):
+    not_negative = ("seed", "steps_per_dispatch", "checkpoint_seconds", "model.hidden")
+    not_negative += ("evaluate.finetune.weight_decay", "evaluate.finetune.clip")
+    for name in not_negative:
         if fields[name] < 0:
             raise UserError(f"--config.{name}={fields[name]}: must not be negative")
     choices = {
@@ -128,6 +132,7 @@ def check(config: Config) -> None:
         "text.pooling": ("auto", "mean", "cls"),
         "text.empty": ("drop", "error"),
         "text.language": ("english", "original"),
+        "evaluate.finetune.head": ("prevalence", "probe"),
     }
     for name, allowed in choices.items():
         value = fields[name]
@@ -135,6 +140,16 @@ def check(config: Config) -> None:
             raise UserError(
                 f"--config.{name}={value}: choose one of {', '.join(map(str, allowed))}"
             )
+    rates = fields["evaluate.finetune.learning_rates"]
+    if not rates or not all(rate > 0 for rate in rates):
+        raise UserError(
+            f"--config.evaluate.finetune.learning_rates={rates}: name one or more, above zero"
+        )
+    least, most = (fields[f"evaluate.finetune.{name}"] for name in ("min_updates", "max_updates"))
+    if least > most:
+        raise UserError(
+            f"--config.evaluate.finetune.min_updates={least}: more than the {most} of max_updates"
+        )
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -160,6 +175,15 @@ ADDED = {
     "parallel.loss": "plain",
     "parallel.batch_norm": "global",
     "parallel.shard_optimizer": False,
+    "evaluate.finetune.epochs": 15,
+    "evaluate.finetune.min_updates": 150,
+    "evaluate.finetune.max_updates": 10_000,
+    "evaluate.finetune.batch_size": 64,
+    "evaluate.finetune.learning_rates": (1e-3,),
+    "evaluate.finetune.head_rate": 1.0,
+    "evaluate.finetune.weight_decay": 0.05,
+    "evaluate.finetune.clip": 1.0,
+    "evaluate.finetune.head": "prevalence",
 }
 
 

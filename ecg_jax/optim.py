@@ -31,12 +31,13 @@ def build(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
     if c.name == "adam":
         chain = [optax.add_decayed_weights(c.weight_decay), optax.adam(rate, c.b1, c.b2)]
     elif c.name == "adamw":
-        chain = [optax.adamw(rate, c.b1, c.b2, weight_decay=c.weight_decay, mask=_matrices)]
+        chain = [optax.adamw(rate, c.b1, c.b2, weight_decay=c.weight_decay, mask=matrices)]
     else:
         raise UserError(f"unknown optimiser {c.name!r}: there are adam, adamw")
     clip = [optax.clip_by_global_norm(c.clip)] if c.clip else []
     return optax.chain(*clip, *chain)
 
 
-def _matrices(params: optax.Params) -> optax.Params:
+def matrices(params: optax.Params) -> optax.Params:
+    """True for what weight decay is meant for: matrices and kernels, not biases or scales."""
     return jax.tree.map(lambda p: p.ndim > 1, params)

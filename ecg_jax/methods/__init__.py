@@ -43,6 +43,8 @@ class Method(NamedTuple):
       init: (key, View) -> (params, state).
       loss: (params, state, View, key) -> (loss, (new state, metrics)).
       encode: (params, state, ecg [B, T, 12], lead_mask [B, 12]) -> Encoded.
+      train_encode: as `encode`, in training mode (BatchNorm of the batch, dropout): -> (features
+        float32 [B, D], new state). What `loss` sees of an ECG that is augmented already.
       encode_text: (params, float [B, F]) -> unit vectors [B, E]; None without a text side.
       after_update: (params, state) -> state, once the optimiser has stepped (EMA); or None.
     """
@@ -50,6 +52,7 @@ class Method(NamedTuple):
     init: Callable[[jax.Array, View], tuple[Tree, Tree]]
     loss: Callable[[Tree, Tree, View, jax.Array], tuple[jax.Array, tuple[Tree, dict]]]
     encode: Callable[[Tree, Tree, jax.Array, jax.Array], Encoded]
+    train_encode: Callable[[Tree, Tree, jax.Array, jax.Array], tuple[jax.Array, Tree]]
     encode_text: Callable[[Tree, jax.Array], jax.Array] | None = None
     after_update: Callable[[Tree, Tree], Tree] | None = None
 

@@ -66,9 +66,13 @@ def build(config: Config) -> Method:
             return jnp.float32(m.temperature)
         return 1 / jnp.minimum(jnp.exp(params["log_scale"]), MAX_SCALE)
 
-    train_encoder = functools.partial(encoder.apply, train=True, mutable=["batch_stats"])
+    apply_training = functools.partial(encoder.apply, train=True, mutable=["batch_stats"])
     if config.parallel.batch_norm == "device":
-        train_encoder = parallel.per_device(train_encoder)
+        apply_training = parallel.per_device(apply_training)
+
+    def train_encode(params: dict, state: dict, ecg: jax.Array, lead_mask: jax.Array | None):
+        del lead_mask  # see encode
+        return apply_training({"params": params["encoder"], **state}, ecg)
 
     def contrast(params: dict, e: jax.Array, t: jax.Array, group: jax.Array | None) -> jax.Array:
         tau = temperature(params)
@@ -78,8 +82,8 @@ def build(config: Config) -> Method:
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         ecg, _ = augmentation(key, view.ecg, view.lead_mask)
-        variables = {"params": params["encoder"], **state}
-        features, updated = in_chunks(functools.partial(train_encoder, variables), ecg, chunks)
+        train_chunk = functools.partial(train_encode, params, state, lead_mask=None)
+        features, updated = in_chunks(train_chunk, ecg, chunks)
         e, t = project(params, features), encode_text(params, view.text)
         value = contrast(params, e, t, view.text_id if m.same_report else None)
         metrics = {
@@ -93,4 +97,4 @@ def build(config: Config) -> Method:
         features = encoder.apply({"params": params["encoder"], **state}, ecg, train=False)
         return Encoded(features, project(params, features))
 
-    return Method(init, loss, encode, encode_text)
+    return Method(init, loss, encode, train_encode, encode_text)
