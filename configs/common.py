@@ -106,6 +106,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.evaluate.batch_size = 128
 
     c.evaluate.finetune = ConfigDict()  # also of supervised training from scratch
+    c.evaluate.finetune.fractions = (0.05,)  # of the training labels
     c.evaluate.finetune.epochs = 15
     c.evaluate.finetune.min_updates = 150  # fewer records than that takes are gone over more often
     c.evaluate.finetune.max_updates = 10_000

@@ -140,6 +140,11 @@ def check(config: Config) -> None:
             raise UserError(
                 f"--config.{name}={value}: choose one of {', '.join(map(str, allowed))}"
             )
+    for name in ("evaluate.fractions", "evaluate.finetune.fractions"):
+        if not all(0 < share <= 1 for share in fields[name]):
+            raise UserError(f"--config.{name}={fields[name]}: shares are above 0 and at most 1")
+    if not 0 <= fields["average"] < 1:
+        raise UserError(f"--config.average={fields['average']}: must be in [0, 1)")
     rates = fields["evaluate.finetune.learning_rates"]
     if not rates or not all(rate > 0 for rate in rates):
         raise UserError(
@@ -175,6 +180,7 @@ ADDED = {
     "parallel.loss": "plain",
     "parallel.batch_norm": "global",
     "parallel.shard_optimizer": False,
+    "evaluate.finetune.fractions": (0.05,),
     "evaluate.finetune.epochs": 15,
     "evaluate.finetune.min_updates": 150,
     "evaluate.finetune.max_updates": 10_000,

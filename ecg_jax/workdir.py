@@ -24,6 +24,12 @@ FREE = {
 }
 
 
+def _free(name: str) -> bool:
+    """What is evaluated may change as well, but for what chooses the best checkpoint."""
+    chooses = ("evaluate.tasks", "evaluate.select", "evaluate.prompts")
+    return name in FREE or (name.startswith("evaluate.") and name not in chooses)
+
+
 def check_hosts(config: Config) -> None:
     """Raises a UserError if the processes of a run differ in config or software."""
     fields = config_lib.flatten(config_lib.to_json(config))
@@ -56,7 +62,7 @@ def _claim(folder: Path, experiment: Experiment, splits: dict[str, str]) -> None
         differ = [
             f"{k} is {theirs.get(k)!r} there and {ours.get(k)!r} here"
             for k in sorted(ours | theirs)
-            if ours.get(k) != theirs.get(k) and k not in FREE
+            if ours.get(k) != theirs.get(k) and not _free(k)
         ]
         differ += changes(experiment, saved, splits)
         if differ:

@@ -16,6 +16,7 @@ LAYERS = (
     ("workdir", "progress"),
     ("evaluate",),
     ("train", "export"),
+    ("reproduce",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted((ROOT / "ecg_jax").rglob("*.py"))
