@@ -132,7 +132,11 @@ def test_a_file_of_ones_own(tmp_path):
         ("[aami.V]", "[aami.W]", r"\[aami\] has an unknown class: 'W'"),
         ("[aami.N]", '[aami."N "]', r"'N ': did you mean N\?"),
         ("[aami.N]", "[amai.N]", r"unknown section: 'amai': did you mean aami\?"),
-        ('[aami.V]\nname = "V"\nreport = ["V a."]\ndefinition = ["V b."]\n', "", r"lacks V: add \["),
+        (
+            '[aami.V]\nname = "V"\nreport = ["V a."]\ndefinition = ["V b."]\n',
+            "",
+            r"lacks V: add \[",
+        ),
         ('["V a."]', "[]", r"\[aami\.V\] report must be a list of one or more"),
         ('["V a."]', '"V a."', r"\[aami\.V\] report must be a list"),
         ('["V a."]', '["V a.", 3]', r"\[aami\.V\] report: each item must be a text, not 3"),
