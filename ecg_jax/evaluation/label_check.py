@@ -109,10 +109,8 @@ def check_columns(
             continue
         if _least_gain(y[:, columns], score[:, columns], patient_id, draws, seed) > 0:
             moves = ", ".join(
-                f"{classes[k]} by the scores of {classes[other]} (AUROC {b:.2f}, by its own {a:.2f})"
-                for k, other, a, b in zip(
-                    columns, np.roll(columns, -1), own, next_one, strict=True
-                )
+                f"{classes[k]} by the scores of {classes[other]} (AUROC {b:.2f}, not {a:.2f})"
+                for k, other, a, b in zip(columns, np.roll(columns, -1), own, next_one, strict=True)
             )
             raise UserError(
                 f"{where}: label columns look misplaced: records are ranked better as {moves}: "
@@ -153,7 +151,7 @@ def _check_relation(split: Records, made: str, source: str, members: dict[str, s
 
 
 def _enough(y: np.ndarray, score: np.ndarray, patient_id: np.ndarray) -> bool:
-    return np.isfinite(score).all() and all(
+    return bool(np.isfinite(score).all()) and all(
         own.sum() >= MIN_POSITIVES and len(np.unique(patient_id[own])) >= MIN_PATIENTS
         for own in (y, ~y)
     )

@@ -281,5 +281,5 @@ def test_columns_without_scores_are_left_out(probed):
     score = y + 0.1 * np.random.default_rng(3).normal(size=y.shape)
     score[:, 2] = np.nan
     label_check.check_columns(y, score, patient, CLASSES, where="x")
-    with pytest.raises(UserError, match="as NORM by the scores of MI .*, MI by the scores of"):
+    with pytest.raises(UserError, match=r"as NORM by the scores of MI .*, MI by the scores of"):
         label_check.check_columns(y[:, [1, 0, 2, 3]], score, patient, CLASSES, where="x")
