@@ -1,51 +1,200 @@
-"""Prompts for zero-shot classification, read from `prompts.toml`."""
+"""Prompts for zero-shot classification, read from `prompts.toml`.
 
+    python -m ecg_jax.text.prompts [--dataset ptb_xl] [--task super] [--file FILE]
+
+prints which prompts serve which class.
+"""
+
+import argparse
+import difflib
 import functools
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from ecg_jax.errors import UserError
+from ecg_jax.data.classes import SECTIONS, TASKS
+from ecg_jax.errors import UserError, run_main
 
 PROMPTS = Path(__file__).with_name("prompts.toml")
-NAMESPACES = ("scp", "super", "sub", "cpsc", "aami", "mit_rhythm")
-SETS = ("etp", "mets", "clinical")
+# Wordings of a class's own; the published templates are sets, too.
+WORDINGS = ("report", "definition")
+ENSEMBLE = "clinical"  # both together
 
 
-def prompt_sets(classes: Sequence[str], namespace: str) -> dict[str, dict[str, list[str]]]:
+def prompt_sets(
+    classes: Sequence[str], section: str, path: str | Path | None = None
+) -> dict[str, dict[str, list[str]]]:
     """Every prompt set for the classes of one task.
 
     Args:
       classes: class codes in the task's order, e.g. `["NORM", "MI"]`.
-      namespace: where the codes are defined, one of `NAMESPACES`; the same code can stand for
-        different classes (`AMI` is a subclass and an SCP statement).
+      section: where the codes are defined, one of `data.classes.SECTIONS`; the same code can stand
+        for different classes (`AMI` is a subclass and an SCP statement).
+      path: a prompt file of one's own; see `load_prompts`.
 
     Returns:
-      {set: {class: prompts}}, both in the order of `SETS` and `classes`. "etp" and "mets" are the
-      published templates with one prompt per class; "clinical" is an ensemble of own wordings.
+      {set: {class: prompts}}, the classes in the order given. First the templates ("etp" and "mets"
+      are the published ones) with one prompt per class, then "report" and "definition", this
+      project's wordings, and "clinical", both together.
 
     Raises:
-      UserError: an unknown namespace, or a class without prompts.
+      UserError: an unknown section or class, or see `load_prompts`.
     """
-    if namespace not in NAMESPACES:
-        raise UserError(f"prompt namespace {namespace!r}: choose one of {', '.join(NAMESPACES)}")
-    data = load_prompts()
-    unknown = [code for code in classes if code not in data[namespace]]
-    if unknown:
-        raise UserError(
-            f"no prompts for class {', '.join(unknown)} of {namespace!r}: "
-            f"add [{namespace}.{unknown[0]}] to {PROMPTS}"
-        )
+    if section not in SECTIONS:
+        raise UserError(_unknown("section of the prompts", section, SECTIONS))
+    data = load_prompts(path)
+    entries = data[section]
+    for code in classes:
+        if code not in entries:
+            raise UserError(_unknown(f"class in section [{section}] of the prompts", code, entries))
     sets = {
-        name: {code: [template.format(name=data[namespace][code]["name"])] for code in classes}
+        name: {code: [template.replace("{name}", entries[code]["name"])] for code in classes}
         for name, template in data["templates"].items()
     }
-    sets["clinical"] = {code: list(data[namespace][code]["clinical"]) for code in classes}
-    return {name: sets[name] for name in SETS}
+    for name in WORDINGS:
+        sets[name] = {code: list(entries[code][name]) for code in classes}
+    sets[ENSEMBLE] = {code: [w for name in WORDINGS for w in sets[name][code]] for code in classes}
+    return sets
+
+
+def load_prompts(path: str | Path | None = None) -> dict[str, dict[str, Any]]:
+    """{"templates": {set: template}, section: {class: {"name", "report", "definition"}}}.
+
+    Args:
+      path: a file of one's own in the form of `prompts.toml`. A section that it has takes the place
+        of this project's and must hold all of the section's classes; others stay.
+
+    Raises:
+      UserError: no such file, not TOML, an unknown section or class, a class that is missing, a
+        list that is empty or names a wording twice, a value of the wrong type.
+    """
+    shipped = _shipped()
+    return shipped if path is None else {**shipped, **_read(Path(path))}
 
 
 @functools.cache
-def load_prompts() -> dict[str, dict]:
-    """The parsed `prompts.toml`: {"templates": {set: template}, namespace: {class: entry}}."""
-    with PROMPTS.open("rb") as file:
-        return tomllib.load(file)
+def _shipped() -> dict[str, dict[str, Any]]:
+    return _read(PROMPTS)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such prompt file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: not a prompt file in TOML ({error})") from error
+    if not data:
+        raise UserError(f"{path}: holds no prompts")
+    for section, entries in data.items():
+        if section not in ("templates", *SECTIONS):
+            raise UserError(f"{path}: {_unknown('section', section, ('templates', *SECTIONS))}")
+        if not isinstance(entries, dict):
+            raise UserError(f"{path}: {section!r} must be a section, [{section}.CLASS]")
+        if section == "templates":
+            _check_templates(path, entries)
+        else:
+            _check_section(path, section, entries)
+    return data
+
+
+def _check_templates(path: Path, templates: dict[str, Any]) -> None:
+    for name, template in templates.items():
+        where = f"{path}: [templates] {name}"
+        if name in (*WORDINGS, ENSEMBLE):
+            raise UserError(f"{where}: this name is of the classes' own wordings: choose another")
+        if not isinstance(template, str) or template.count("{name}") != 1:
+            raise UserError(f"{where}: must be one text with {{name}} where the class's name goes")
+
+
+def _check_section(path: Path, section: str, entries: dict[str, Any]) -> None:
+    known = SECTIONS[section]
+    for code in entries:
+        if code not in known:
+            raise UserError(f"{path}: [{section}] has an {_unknown('class', code, known)}")
+    if missing := [code for code in known if code not in entries]:
+        raise UserError(
+            f"{path}: [{section}] lacks {', '.join(missing)}: add [{section}.{_quoted(missing[0])}]"
+        )
+    for code, entry in entries.items():
+        where = f"{path}: [{section}.{_quoted(code)}]"
+        if not isinstance(entry, dict):
+            raise UserError(f"{where} must hold name, report and definition")
+        fields = ("name", *WORDINGS)
+        for field in entry:
+            if field not in fields:
+                raise UserError(f"{where} has an {_unknown('field', field, fields)}")
+        _check_text(f"{where} name", entry.get("name"))
+        for field in WORDINGS:
+            _check_list(f"{where} {field}", entry.get(field))
+        seen = set()
+        for wording in (wording for field in WORDINGS for wording in entry[field]):
+            if wording in seen:
+                raise UserError(f"{where} has the wording {wording!r} twice: it would count double")
+            seen.add(wording)
+
+
+def _check_list(where: str, value: Any) -> None:
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{where} must be a list of one or more texts, not {value!r}")
+    for item in value:
+        _check_text(f"{where}: each item", item)
+
+
+def _check_text(where: str, value: Any) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where} must be a text, not {value!r}")
+
+
+def _unknown(kind: str, name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"unknown {kind}: {name!r}: " + (
+        f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    )
+
+
+def _quoted(code: str) -> str:
+    """A class code as a TOML key."""
+    plain = code.isascii() and code.replace("_", "").replace("-", "").isalnum()
+    return code if plain else f'"{code}"'
+
+
+def listing(dataset: str, task: str, path: str | Path | None = None) -> str:
+    """Each class of a dataset's task with the prompts of every set, for the terminal.
+
+    Raises:
+      UserError: an unknown dataset or task, or see `load_prompts`.
+    """
+    for kind, name, known in (("dataset", dataset, TASKS), ("task", task, TASKS.get(dataset, {}))):
+        if name not in known:
+            raise UserError(_unknown(kind, name, known))
+    section, classes = TASKS[dataset][task]
+    sets = prompt_sets(classes, section, path)
+    entries = load_prompts(path)[section]
+    lines = [f"{dataset} {task}: {len(classes)} classes of section [{section}]"]
+    width = max(map(len, sets)) + 2
+    for code in classes:
+        lines += ["", f"{code}  {entries[code]['name']}"]
+        for name, prompts in sets.items():
+            if name != ENSEMBLE:
+                first, *others = prompts[code]
+                lines.append(f"  {name:<{width}}{first}")
+                lines += [" " * (width + 2) + other for other in others]
+    lines += ["", f"{ENSEMBLE} is {' and '.join(WORDINGS)} together"]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m ecg_jax.text.prompts", description="Shows which prompts serve which class."
+    )
+    parser.add_argument("--dataset", default="ptb_xl", help="default ptb_xl")
+    parser.add_argument("--task", default="super", help="default super")
+    parser.add_argument("--file", type=Path, help="a prompt file of your own")
+    args = parser.parse_args()
+    print(listing(args.dataset, args.task, args.file))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,129 @@
+"""Published figures, read from `published.toml`: what ours are set beside."""
+
+import difflib
+import functools
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ecg_jax.data.classes import TASKS
+from ecg_jax.errors import UserError
+
+PUBLISHED = Path(__file__).with_name("published.toml")
+PROTOCOLS = ("zero_shot", "linear_probe", "finetune", "supervised")
+RULES = ("paper", "benchmark")
+ROLES = ("trained", "random", "supervised")
+METRICS = ("auroc", "accuracy", "f1", "precision", "recall")
+COLUMNS = (
+    *("table", "title", "source", "rule", "dataset", "task", "protocol", "fraction"),
+    *("encoder", "role", "label", "metric", "value", "note"),
+)
+_TABLE = {"source", "title", "rule", "scale", "metrics", "roles", "note", "parts"}
+_EITHER = {"dataset", "task", "protocol", "fraction", "label"}
+
+
+def load(path: Path = PUBLISHED) -> list[dict[str, Any]]:
+    """Every figure as a dict of `COLUMNS`.
+
+    `value` is in [0, 1]. `rule` is "paper" (what ETP and METS did) or "benchmark" (the field's
+    shared benchmark, for context). `fraction` is the share of the training labels, or None where
+    none are used. `role` is the encoder of ours that a figure belongs beside (`ROLES`), or
+    "baseline". `label` is a class or "macro".
+
+    Raises:
+      UserError: the file is not what it should be.
+    """
+    return [dict(row) for row in _read(path)]
+
+
+def names() -> list[str]:
+    """The tables, in the order of the file: etp-table1, ..., context-supervised."""
+    return list(dict.fromkeys(row["table"] for row in _read(PUBLISHED)))
+
+
+def table(name: str) -> list[dict[str, Any]]:
+    """The figures of one table.
+
+    Raises:
+      UserError: there is no such table.
+    """
+    rows = [row for row in load() if row["table"] == name]
+    if not rows:
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f": did you mean {near[0]}?" if near else f": there are {', '.join(names())}"
+        raise UserError(f"no published table {name!r}{hint}")
+    return rows
+
+
+@functools.cache
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    rows = [row for name, entry in data.items() for row in _rows(path, name, entry)]
+    seen = set()
+    for row in rows:
+        columns = ("table", "dataset", "task", "protocol", "fraction", "encoder", "label", "metric")
+        key = tuple(row[column] for column in columns)
+        if key in seen:
+            raise UserError(f"{path}: two figures for {', '.join(map(str, key))}")
+        seen.add(key)
+    return rows
+
+
+def _rows(path: Path, name: str, entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    where = f"{path}: [{name}]"
+    if unknown := set(entry) - _TABLE - _EITHER:
+        raise UserError(f"{where} has unknown fields: {', '.join(sorted(unknown))}")
+    if missing := {"source", "title", "rule", "scale", "metrics", "note", "parts"} - set(entry):
+        raise UserError(f"{where} lacks {', '.join(sorted(missing))}")
+    if entry["rule"] not in RULES or set(entry.get("roles", {}).values()) - set(ROLES):
+        raise UserError(f"{where}: rule is one of {', '.join(RULES)}, roles of {', '.join(ROLES)}")
+    if unknown := set(entry["metrics"]) - set(METRICS):
+        raise UserError(f"{where} has unknown metrics: {', '.join(sorted(unknown))}")
+    shared = {key: entry[key] for key in _EITHER & set(entry)}
+    for part in entry["parts"]:
+        if unknown := set(part) - _EITHER - {"values"}:
+            raise UserError(f"{where} has unknown fields in a part: {', '.join(sorted(unknown))}")
+        place = {"fraction": None, **shared, **part}
+        _check_place(where, place)
+        for encoder, printed in part["values"].items():
+            for metric, value in zip(entry["metrics"], _values(where, entry, printed), strict=True):
+                row = {
+                    "table": name,
+                    **{key: entry[key] for key in ("title", "source", "rule", "note")},
+                    **{key: place[key] for key in _EITHER},
+                    "encoder": encoder,
+                    "role": entry.get("roles", {}).get(encoder, "baseline"),
+                    "metric": metric,
+                    "value": value,
+                }
+                yield {column: row[column] for column in COLUMNS}
+
+
+def _check_place(where: str, place: dict[str, Any]) -> None:
+    """What a figure is of must be something this project measures."""
+    if missing := (_EITHER | {"values"}) - set(place):
+        raise UserError(f"{where}: a part lacks {', '.join(sorted(missing))}")
+    task = TASKS.get(place["dataset"], {}).get(place["task"])
+    if task is None:
+        raise UserError(f"{where}: no task {place['task']!r} of dataset {place['dataset']!r}")
+    if place["label"] not in ("macro", *task.classes):
+        raise UserError(f"{where}: {place['task']} has no class {place['label']!r}")
+    if place["protocol"] not in PROTOCOLS:
+        raise UserError(f"{where}: protocol is one of {', '.join(PROTOCOLS)}")
+    fraction = place["fraction"]
+    if (fraction is None) != (place["protocol"] == "zero_shot") or not 0 < (fraction or 1) <= 1:
+        raise UserError(
+            f"{where}: {place['protocol']} with fraction {fraction}: a share of the labels in "
+            "(0, 1], and none for zero_shot"
+        )
+
+
+def _values(where: str, entry: dict[str, Any], printed: list[float]) -> list[float]:
+    scale = entry["scale"]
+    if len(printed) != len(entry["metrics"]) or not all(0 <= value <= scale for value in printed):
+        raise UserError(f"{where}: {printed} are not {len(entry['metrics'])} figures of 0-{scale}")
+    return [round(value / scale, 6) for value in printed]
