@@ -14,10 +14,10 @@ import jax
 from ecg_jax import hosts, workdir
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.data.leads import LEADS
-from ecg_jax.data.records import check_disjoint
 from ecg_jax.errors import UserError, run_main
 from ecg_jax.evaluation import examine, label_check, predictions, results
 from ecg_jax.evaluation.controls import calibrated
+from ecg_jax.evaluation.leaks import check_leaks
 from ecg_jax.evaluation.predictions import Predictions
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.experiment import Experiment, open_experiment
@@ -135,7 +135,7 @@ def check_records(experiment: Experiment, folder: Path) -> None:
             "records with --data_dir, and give it the text model that it had"
         )
     splits = (experiment.train, experiment.validation, experiment.test)
-    check_disjoint(*splits)
+    check_leaks(*splits)
     for task in experiment.config.evaluate.tasks:
         label_check.check_labels(*splits, task)
 

@@ -8,9 +8,10 @@ import pytest
 from flax import linen as nn
 
 from ecg_jax import config as config_lib
-from ecg_jax import evaluate, optim, parallel, train
+from ecg_jax import optim, parallel, train
 from ecg_jax.checkpoint import Checkpoints, digests
 from ecg_jax.errors import UserError
+from ecg_jax.evaluation import controls
 from ecg_jax.experiment import open_experiment
 
 
@@ -121,7 +122,7 @@ def test_the_random_control_does_not_depend_on_chunks(small):
         small.accumulate = chunks
         experiment = open_experiment(small)
         params, state = experiment.init(jax.random.key(0))
-        states.append(jax.device_get(evaluate.calibrated(experiment, params, state, batches=2)[1]))
+        states.append(jax.device_get(controls.calibrated(experiment, params, state, batches=2)[1]))
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 

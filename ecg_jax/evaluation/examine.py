@@ -35,9 +35,7 @@ def _zero_shot(subject: Subject, task: str) -> Iterator[Predictions]:
 def _linear_probe(subject: Subject, task: str) -> Iterator[Predictions]:
     for fraction in subject.material.experiment.config.evaluate.fractions:
         fitted = protocols.fit_linear_probe(subject, task, "corrected", fraction)
-        yield from _under_conditions(
-            subject, task, "linear_probe", "corrected", fitted, fraction
-        )
+        yield from _under_conditions(subject, task, "linear_probe", "corrected", fitted, fraction)
     fitted = protocols.fit_linear_probe(subject, task, "paper")
     yield protocols.predictions(subject, task, "linear_probe", "paper", fitted, fraction=1.0)
 

@@ -56,12 +56,8 @@ def key(row: dict) -> tuple:
 
 def write(predictions: Sequence[Predictions], path: Path) -> None:
     """Writes a compressed npz, whole or not at all."""
-    header = [
-        {k: v for k, v in p._asdict().items() if k not in ARRAYS} for p in predictions
-    ]
-    arrays = {
-        f"{i}.{name}": getattr(p, name) for i, p in enumerate(predictions) for name in ARRAYS
-    }
+    header = [{k: v for k, v in p._asdict().items() if k not in ARRAYS} for p in predictions]
+    arrays = {f"{i}.{name}": getattr(p, name) for i, p in enumerate(predictions) for name in ARRAYS}
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)

@@ -18,6 +18,8 @@ from ecg_jax.evaluation import (
     linear_probe,
     metrics,
     single_label,
+    tasks,
+    windows,
     zero_shot,
 )
 from ecg_jax.evaluation.predictions import Predictions
@@ -33,30 +35,37 @@ class Fitted(NamedTuple):
     note: str
 
 
-def rows_of(split: Records, task: str, rule: str) -> np.ndarray:
-    """Rows of the records that a rule judges.
+class Judged(NamedTuple):
+    """Rows int [n] of the records that a rule judges, and their labels bool [n, K]."""
 
-    A record without any label of the task is not known to be negative.
+    rows: np.ndarray
+    y: np.ndarray
+
+
+def judged(split: Records, task: str, rule: str) -> Judged:
+    """Corrected: the records with any label; one without is not known to be negative. Paper: those
+    with exactly one, and MIT-BIH's windows by their most serious beat (see `windows`).
 
     Raises:
       UserError: the dataset has no such task, or no record of the split is judged.
     """
-    if task not in split.labels:
-        raise UserError(f"{split.dataset} has no task {task!r}: it has {', '.join(split.labels)}")
+    tasks.check(split.dataset, split.classes, [task])
     y = split.labels[task]
+    if rule == "paper" and (split.dataset, task) == ("mit_bih", "aami"):
+        y = windows.most_serious(y, split.classes[task])
     rows = single_label.only_one(y) if rule == "paper" else np.flatnonzero(y.any(axis=1))
     if not len(rows):
         which = "exactly one label" if rule == "paper" else "a label"
         raise UserError(f"no record of {split.dataset} {split.split} has {which} of {task}")
-    return rows
+    return Judged(rows, y[rows])
 
 
 def fit_zero_shot(subject: Subject, task: str, rule: str) -> Fitted:
     """Corrected: the prompt set that does best on validation. Paper: the paper's one template."""
     experiment = subject.material.experiment
     validation, classes = experiment.validation, subject.classes(task)
-    rows = rows_of(validation, task, rule)
-    embedding, y = subject.encode(validation).embedding[rows], validation.labels[task][rows]
+    rows, y = judged(validation, task, rule)
+    embedding = subject.encode(validation).embedding[rows]
     by_set = {name: zero_shot.scores(embedding, c) for name, c in classes.items()}
     if rule == "paper":
         chosen = "mets" if experiment.config.method == "mets" else "etp"
@@ -89,12 +98,12 @@ def fit_finetune(subject: Subject, task: str, rule: str, fraction: float) -> Fit
     """Encoder and head, trained on. From random weights and on all labels, this is supervised
     training."""
     experiment = subject.material.experiment
-    rows, note = training_rows(experiment.train, task, rule, fraction, experiment.config.seed)
-    validation = experiment.validation.take(rows_of(experiment.validation, task, rule))
+    train, note = training(experiment.train, task, rule, fraction, experiment.config.seed)
+    validation = experiment.validation.take(judged(experiment.validation, task, rule).rows)
     tuned = subject.material.finetuner.fit(
         subject.params,
         subject.state,
-        experiment.train.take(rows),
+        experiment.train.take(train.rows),
         validation,
         task,
         seed=experiment.config.seed,
@@ -102,26 +111,25 @@ def fit_finetune(subject: Subject, task: str, rule: str, fraction: float) -> Fit
     return Fitted(lambda s: finetune.predict(experiment, tuned, s), tuned.note + note)
 
 
-def training_rows(
+def training(
     train: Records, task: str, rule: str, fraction: float, seed: int
-) -> tuple[np.ndarray, str]:
-    """Rows of the judged records of a share of the patients, and a note on a share below one."""
-    rows = rows_of(train, task, rule)
+) -> tuple[Judged, str]:
+    """The judged records of a share of the patients, and a note on a share below one."""
+    rows, y = judged(train, task, rule)
     if fraction == 1:
-        return rows, ""
-    subset = fractions.draw(train.labels[task][rows], train.patient_id[rows], fraction, seed)
-    return rows[subset.rows], f"; {subset.note}"
+        return Judged(rows, y), ""
+    subset = fractions.draw(y, train.patient_id[rows], fraction, seed)
+    return Judged(rows[subset.rows], y[subset.rows]), f"; {subset.note}"
 
 
 def _frozen(subject: Subject, task: str, rule: str, fraction: float):
     """Features and labels of (training, validation), and a note on the share."""
     experiment = subject.material.experiment
     splits = (experiment.train, experiment.validation)
-    rows, note = training_rows(splits[0], task, rule, fraction, experiment.config.seed)
-    judged = (rows, rows_of(splits[1], task, rule))
-    x = [subject.encode(s).features[i] for s, i in zip(splits, judged, strict=True)]
-    y = [s.labels[task][i] for s, i in zip(splits, judged, strict=True)]
-    return x, y, note
+    train, note = training(splits[0], task, rule, fraction, experiment.config.seed)
+    both = (train, judged(splits[1], task, rule))
+    x = [subject.encode(s).features[of.rows] for s, of in zip(splits, both, strict=True)]
+    return x, [of.y for of in both], note
 
 
 def predictions(
@@ -137,10 +145,8 @@ def predictions(
 ) -> Predictions:
     """Scores of the test records, and thresholds from the validation records as they are."""
     validation, test = subject.material.experiment.validation, subject.material.under(condition)
-    chosen, judged = (rows_of(split, task, rule) for split in (validation, test))
-    threshold = metrics.best_f1_threshold(
-        validation.labels[task][chosen], fitted.score(validation)[chosen]
-    )
+    chosen, those = judged(validation, task, rule), judged(test, task, rule)
+    threshold = metrics.best_f1_threshold(chosen.y, fitted.score(validation)[chosen.rows])
     return Predictions(
         task=task,
         dataset=test.dataset,
@@ -150,11 +156,10 @@ def predictions(
         fraction=fraction,
         condition=condition,
         classes=test.classes[task],
-        record_id=test.record_id[judged],
-        patient_id=test.patient_id[judged],
-        y=test.labels[task][judged],
-        score=fitted.score(test)[judged],
+        record_id=test.record_id[those.rows],
+        patient_id=test.patient_id[those.rows],
+        y=those.y,
+        score=fitted.score(test)[those.rows],
         threshold=threshold,
         note=fitted.note,
     )
-

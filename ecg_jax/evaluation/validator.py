@@ -4,7 +4,7 @@ from typing import Any
 
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import zero_shot
-from ecg_jax.evaluation.protocols import rows_of
+from ecg_jax.evaluation.protocols import judged
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.experiment import Experiment
 
@@ -22,7 +22,7 @@ class Validator:
         self._material = Material(experiment)
         for task in config.tasks:
             self._material.prompts(task)
-        y = split.labels[config.select][rows_of(split, config.select, "corrected")]
+        y = judged(split, config.select, "corrected").y
         if not (y.any(axis=0) & ~y.all(axis=0)).any():
             raise UserError(
                 f"no class of {config.select} has positives and negatives among the {len(y)} "
@@ -38,12 +38,12 @@ class Validator:
         embedding = subject.encode(split).embedding
         scores = {}
         for task in config.tasks:
-            rows = rows_of(split, task, "corrected")
+            rows, y = judged(split, task, "corrected")
             by_set = {
                 name: zero_shot.scores(embedding[rows], classes)
                 for name, classes in subject.classes(task).items()
             }
-            auroc = zero_shot.prompt_set_auroc(by_set, split.labels[task][rows])
+            auroc = zero_shot.prompt_set_auroc(by_set, y)
             scores[f"zero_shot_{task}"] = max(auroc.values())
         scores["select"] = scores[f"zero_shot_{config.select}"]
         return scores
