@@ -146,7 +146,7 @@ def check_leads(experiment: Experiment, trained: tuple[str, ...]) -> None:
     Raises:
       UserError: the records have none of them.
     """
-    there = [n for n, has in zip(LEADS, experiment.test.lead_mask.any(axis=0), strict=True) if has]
+    there = experiment.test.leads
     if not set(there) & set(trained):
         raise UserError(
             f"{experiment.test.dataset} has the leads {', '.join(there)}, and the encoder was "

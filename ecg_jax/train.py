@@ -317,8 +317,8 @@ def running_mean(decay: float, step: jax.Array, mean: Tree, new: Tree) -> Tree:
     """Polyak's average with the usual warm-up: decay min(d, (1 + t) / (10 + t)) at update t."""
     if mean is None:
         return None
-    decay = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda a, b: (decay * a + (1 - decay) * b).astype(a.dtype), mean, new)
+    d = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, b: (d * a + (1 - d) * b).astype(a.dtype), mean, new)
 
 
 def dispatch_length(config: Config, step: int, steps: int) -> int:

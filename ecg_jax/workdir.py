@@ -8,7 +8,6 @@ from typing import Any
 from ecg_jax import config as config_lib
 from ecg_jax import hosts
 from ecg_jax.config import Config
-from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.experiment import Experiment, provenance, report_texts, software
 
@@ -74,8 +73,7 @@ def _claim(folder: Path, experiment: Experiment, splits: dict[str, str]) -> None
     if (folder / "checkpoints").exists():
         raise UserError(f"{folder} has checkpoints but no config.json: choose another --workdir")
     folder.mkdir(parents=True, exist_ok=True)
-    there = experiment.train.lead_mask.any(axis=0)
-    leads = [name for name, has in zip(LEADS, there, strict=True) if has]
+    leads = experiment.train.leads
     details = {"config": config, "splits": splits, "leads": leads, **provenance(experiment)}
     write_json(path, details)
 

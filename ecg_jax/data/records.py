@@ -89,6 +89,11 @@ class Records:
     def __len__(self) -> int:
         return len(self.ecg)
 
+    @property
+    def leads(self) -> list[str]:
+        """The leads that some of the records have."""
+        return [name for i, name in enumerate(LEADS) if self.lead_mask[:, i].any()]
+
     def take(self, rows: np.ndarray | Sequence[int]) -> "Records":
         """The records at `rows`, in that order."""
         rows = np.asarray(rows)

@@ -89,7 +89,7 @@ class Subject:
         """The tower's embeddings [N, F] in the joint space, unit vectors [N, E]."""
         encode = self.material.experiment.method.encode_text
         assert encode is not None
-        return np.asarray(jax.device_get(encode(self.params, text)))
+        return np.asarray(encode(self.params, jax.numpy.asarray(text)))
 
     def classes(self, task: str) -> dict[str, np.ndarray]:
         """Prompt set -> class embeddings [K, E] in the joint space."""
