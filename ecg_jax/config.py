@@ -16,6 +16,8 @@ from ml_collections import ConfigDict, config_flags
 
 from ecg_jax import hosts
 from ecg_jax.errors import UserError
+from ecg_jax.losses import contrastive
+from ecg_jax.models import conv1d
 
 Config = Any  # an ml_collections.ConfigDict; a type checker cannot know its fields
 
@@ -124,9 +126,9 @@ def check(config: Config) -> None:
     choices = {
         "rate": (100, 500),
         "model.depth": (18, 34, 50),
-        "model.convolution": ("auto", "plain", "planar", "shifted", "folded", "winograd"),
+        "model.convolution": conv1d.FORMS,
         "model.loss": ("info_nce", "sigmoid"),
-        "parallel.loss": ("plain", "gathered", "ring"),
+        "parallel.loss": contrastive.FORMS,
         "parallel.batch_norm": ("global", "device"),
         "text.cased": ("auto", "true", "false"),
         "text.pooling": ("auto", "mean", "cls"),

@@ -18,6 +18,8 @@ FREE = {
     "stream",
     "log_every",
     "checkpoint_seconds",
+    "model.convolution",
+    "model.remat",
     "parallel.loss",
     "parallel.shard_optimizer",
 }
@@ -63,7 +65,7 @@ def _claim(folder: Path, experiment: Experiment, splits: dict[str, str]) -> None
             for k in sorted(ours | theirs)
             if ours.get(k) != theirs.get(k) and not _free(k)
         ]
-        differ += changes(experiment, saved, splits)
+        differ += changes(experiment, saved, splits) + _devices(experiment, saved)
         if differ:
             raise UserError(
                 f"{folder} holds another run: {'; '.join(differ[:4])}"
@@ -98,6 +100,14 @@ def changes(experiment: Experiment, saved: dict[str, Any], now: dict[str, str]) 
         for name in ("sha256", "vocab_sha256", "cased", "pooling")
         if saved["text_tower"].get(name) != tower[name]
     ]
+
+
+def _devices(experiment: Experiment, saved: dict[str, Any]) -> list[str]:
+    """BatchNorm's statistics per device depend on how many devices there are."""
+    now, before = experiment.mesh.devices.size, int(saved["device"].split()[0])
+    if experiment.config.parallel.batch_norm != "device" or now == before:
+        return []
+    return [f"parallel.batch_norm is 'device', on {before} devices there and {now} here"]
 
 
 def read(folder: Path) -> tuple[Config, dict[str, Any]]:

@@ -5,6 +5,7 @@ writes the figures to OUT.
 """
 
 import argparse
+import contextlib
 import functools
 import itertools
 import json
@@ -13,17 +14,20 @@ import signal
 import time
 import zlib
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
 import optax
+from flax import linen as nn
 
 from configs import etp
 from ecg_jax import hosts, parallel, train
 from ecg_jax.experiment import Experiment, open_experiment
 from ecg_jax.losses import contrastive
+from ecg_jax.models import resnet1d
 
-STEPS, STARTS = 5, 8
+STEPS, STARTS = 5, 6
 
 
 def small(data_dir):
@@ -41,9 +45,11 @@ def training(config, devices=None):
 
     With momentum, whose first moment is the gradient. (Adam divides a gradient by its own size,
     so that rounding errors of those near zero become steps of full length.) With plain
-    convolutions, whose rounding errors are a quarter of Winograd's: see `test_hosts`.
+    convolutions, whose rounding errors are a quarter of Winograd's, and few records: fewer ReLUs
+    to change sign, see `test_hosts`.
     """
     config.model.convolution = "plain"
+    config.batch_size = config.shards = 16
     whole = open_experiment(config)
     experiment = Experiment(config, parallel.make_mesh(devices), whole.method, whole.tower)
     data, per_epoch = train.load_data(experiment)
@@ -84,10 +90,29 @@ def flat(name, state):
     return {name + jax.tree_util.keystr(path): hosts.whole(leaf) for path, leaf in leaves}
 
 
+@contextlib.contextmanager
+def network(name):
+    """The network as it is ("relu"), or without the jumps in its gradients ("smooth"): SiLU for
+    ReLU, the mean of two for the maximum of three."""
+
+    def mean_pool(x):
+        return nn.avg_pool(x, (2,), (2,), "SAME")
+
+    with contextlib.ExitStack() as stack:
+        if name == "smooth":
+            stack.enter_context(mock.patch.object(nn, "relu", nn.silu))
+            stack.enter_context(mock.patch.object(resnet1d, "max_pool", mean_pool))
+        yield
+
+
+NETWORKS = ("smooth", "relu")
+
+
 @functools.cache
-def plain(data_dir, devices):
+def on_devices(data_dir, devices, name):
     """`training` of `small`, on so many of this process's devices."""
-    return training(small(data_dir), jax.devices()[:devices])
+    with network(name):
+        return training(small(data_dir), jax.devices()[:devices])
 
 
 def losses(devices=None):
@@ -137,8 +162,10 @@ def main():
     config.parallel.update(loss="ring", shard_optimizer=True)
     figures = {"processes": jax.process_count(), "asked": asked()}
     figures |= losses()
-    for start, found in training(config).items():
-        figures |= {f"start {start} {name}": value for name, value in found.items()}
+    for kind in NETWORKS:
+        with network(kind):
+            for start, found in training(config).items():
+                figures |= {f"{kind} {start} {name}": value for name, value in found.items()}
     if hosts.first():
         np.savez(out, **figures)
 

@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 
 from ecg_jax import config as config_lib
-from ecg_jax import optim, parallel, train
+from ecg_jax import optim, parallel, train, workdir
 from ecg_jax.checkpoint import Checkpoints, digests
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import controls
@@ -90,13 +90,23 @@ def test_training_with_statistics_per_device_and_the_sigmoid_loss(simulated):
     config = agreement.small(simulated)
     config.parallel.update(batch_norm="device", loss="ring", shard_optimizer=True)
     config.model.update(loss="sigmoid", temperature=0.1, learn_temperature=True)
-    figures, other = agreement.training(config)[0], agreement.plain(simulated, 8)[0]
+    figures, other = agreement.training(config)[0], agreement.on_devices(simulated, 8, "relu")[0]
     assert figures["losses"][-1] < figures["losses"][0]
     assert figures["last[0]['bias']"] != figures["first.params['bias']"]
     stem = "first.method['batch_stats']['norm_stem']"
     np.testing.assert_allclose(figures[f"{stem}['mean']"], other[f"{stem}['mean']"], atol=1e-5)
     # Within a device's records there is less variance than between all.
     assert (figures[f"{stem}['var']"] < other[f"{stem}['var']"]).all()
+
+
+def test_statistics_per_device_stay_on_as_many_devices(simulated, tmp_path, monkeypatch):
+    config = agreement.small(simulated)
+    config.parallel.batch_norm = "device"
+    workdir.claim(tmp_path, open_experiment(config))
+    mesh = parallel.make_mesh(jax.devices()[:2])
+    monkeypatch.setattr(parallel, "make_mesh", lambda: mesh)
+    with pytest.raises(UserError, match=r"batch_norm is 'device', on 8 devices there and 2 here"):
+        workdir.claim(tmp_path, open_experiment(config))
 
 
 @pytest.mark.parametrize(

@@ -100,13 +100,31 @@ def device_memory(device: Any) -> int | None:
     return stats["bytes_limit"] - stats["bytes_in_use"] if stats else None
 
 
-def host_memory() -> int:
-    """Bytes that this machine can still give (Linux), or has (elsewhere)."""
+def host_memory(root: Path = Path("/")) -> int:
+    """Bytes that this machine, or its container, can still give (Linux), or has (elsewhere)."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+    free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+    return min([free, *_cgroup_memory(root / "sys/fs/cgroup")])
+
+
+def _cgroup_memory(folder: Path) -> list[int]:
+    """What a container's limit leaves, if it has one (control groups, version 2 or 1)."""
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            most, taken = ((folder / name).read_text().strip() for name in (limit, used))
+            stat = (folder / limit).with_name("memory.stat").read_text().split()
+        except OSError:
+            continue
+        # Cached files count as used, and give way.
+        cached = int(dict(zip(stat[::2], stat[1::2], strict=True)).get("inactive_file", 0))
+        return [] if most == "max" else [int(most) - int(taken) + cached]
+    return []
 
 
 def _gb(size: float) -> str:

@@ -8,16 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, logsumexp
 
-from ecg_jax.errors import UserError
 from ecg_jax.losses import sharded
 
 FORMS = ("plain", *sharded.FORMS)
-
-
-def check_form(form: str) -> None:
-    """Raises a UserError if there is no such form."""
-    if form not in FORMS:
-        raise UserError(f"no form {form!r} of the contrastive loss: there are {', '.join(FORMS)}")
 
 
 def symmetric_info_nce(

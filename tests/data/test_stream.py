@@ -250,3 +250,32 @@ def test_a_split_that_does_not_fit_names_the_stream(
 def test_memory_figures():
     assert resident.host_memory() > 10**7
     assert resident.device_memory(jax.devices()[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({}, 8 << 30),
+        ({"memory.max": "max", "memory.current": "5", "memory.stat": "anon 5"}, 8 << 30),
+        (
+            {"memory.max": "3000", "memory.current": "900", "memory.stat": "inactive_file 400"},
+            2500,
+        ),
+        (
+            {
+                "memory/memory.limit_in_bytes": "3000",
+                "memory/memory.usage_in_bytes": "900",
+                "memory/memory.stat": "cache 1\ninactive_file 0",
+            },
+            2100,
+        ),
+    ],
+    ids=["none", "no limit", "version 2", "version 1"],
+)
+def test_a_containers_limit_counts(tmp_path, files, free):
+    proc = {"proc/meminfo": "MemTotal: 16777216 kB\nMemAvailable: 8388608 kB\n"}
+    for name, text in (proc | {f"sys/fs/cgroup/{k}": v for k, v in files.items()}).items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert resident.host_memory(tmp_path) == free

@@ -11,7 +11,6 @@ from scipy.special import expit, log_softmax
 
 from benchmarks.loss_memory import temporary_bytes
 from ecg_jax import parallel
-from ecg_jax.errors import UserError
 from ecg_jax.losses import contrastive
 
 D = 5
@@ -106,8 +105,3 @@ def test_the_ring_takes_a_quarter_of_the_memory_and_not_the_square(loss):
     ring = used("ring", 8192)
     assert ring <= used("plain", 8192) / 4
     assert ring <= 3 * used("ring", 4096)
-
-
-def test_no_such_form():
-    with pytest.raises(UserError, match=r"no form 'star' .* plain, gathered, ring"):
-        contrastive.check_form("star")
