@@ -53,7 +53,7 @@ def draw(y: np.ndarray, patient_id: np.ndarray, fraction: float, seed: int = 0) 
     rows = np.flatnonzero(np.isin(patient, order[:count]))
     note = f"{len(rows):,} training records of {count:,} patients"
     if count > asked:
-        note += f": {fraction:.3g} of the patients, {asked:,}, do not hold every class"
+        note += f": {100 * fraction:g} % of the patients, {asked:,}, do not hold every class"
     return Subset(rows, count, count / len(order), note)
 
 

@@ -115,17 +115,20 @@ def rows(
         for metric in METRICS:
             row = {**where, "encoder": encoder, "label": search.__name__, "metric": metric}
             row |= _figures(found, metric, patient, drawn)
-            table.append(row | dict(note="; ".join(notes)) | extras)
+            alone = ["no interval: one patient"] if row.pop("alone") else []
+            table.append(row | dict(note="; ".join(notes + alone)) | extras)
     return table
 
 
 def _figures(found: Ranks, metric: str, patient: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
-    """Value, interval, number of queries, positives and chance of one metric."""
-    by_chance = _random_order(found)
+    """Value, interval, number of queries, positives and chance of one metric; `alone` where only
+    one patient has, or only one lacks, a hit."""
+    by_chance, patients = _random_order(found), len(np.unique(patient))
     if metric == "median_rank":
         value, positives = float(weighted_median(found.rank)), len(found.rank)
         ends = float("nan"), float("nan")
-        if len(np.unique(patient)) > 1:
+        few = patients
+        if patients > 1:
             ends = tuple(np.percentile(weighted_median(found.rank, drawn), [2.5, 97.5]).tolist())
         chance = _middle(by_chance)
     else:
@@ -134,10 +137,11 @@ def _figures(found: Ranks, metric: str, patient: np.ndarray, drawn: np.ndarray) 
         value, positives = float(hit.mean()), int(hit.sum())
         few = min(len(np.unique(patient[hit])), len(np.unique(patient[~hit])))
         of_draw = (drawn @ hit.astype(np.float64)) / drawn.sum(axis=1)
-        ends = bootstrap.interval(value, of_draw[:, None], np.array([few]))
+        rests_on = patients if few > 1 else few
+        ends = bootstrap.interval(value, of_draw[:, None], np.array([rests_on]))
         chance = float(by_chance[min(k, found.candidates)])
     figures = dict(value=value, ci_low=ends[0], ci_high=ends[1], n=len(found.rank))
-    return figures | dict(positives=positives, chance=chance)
+    return figures | dict(positives=positives, chance=chance, alone=few == 1)
 
 
 def weighted_median(values: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:

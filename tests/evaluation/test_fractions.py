@@ -58,7 +58,7 @@ def test_more_patients_than_asked_for_are_said():
     assert set(subset.rows) == set(range(10))
     assert subset.fraction == 0.1
     assert subset.note == (
-        "10 training records of 10 patients: 0.05 of the patients, 5, do not hold every class"
+        "10 training records of 10 patients: 5 % of the patients, 5, do not hold every class"
     )
     assert "do not hold" not in fractions.draw(y, patient, 0.1).note
 
