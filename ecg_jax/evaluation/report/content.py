@@ -89,7 +89,7 @@ class Content:
       validation: of the validation split; calibration is fitted on those of the same task,
         protocol, encoder, rule, fraction and condition.
       published: dicts with task, protocol, metric and value (0-1), and optionally rule ("paper" if
-        not given), dataset, fraction, source, note.
+        not given), label (a class; macro if not given), dataset, fraction, source, note.
       history: rows of metrics.jsonl, optionally with `seed`.
       prompts, embedding, samples: see their classes.
     """

@@ -27,7 +27,7 @@ def pca(x: np.ndarray, dim: int = 2) -> np.ndarray:
     return np.pad(mapped, ((0, 0), (0, dim - mapped.shape[1])))
 
 
-def tsne(x: np.ndarray, perplexity: float = 30.0, steps: int = 300) -> np.ndarray:
+def tsne(x: np.ndarray, perplexity: float = 30.0, steps: int = 200) -> np.ndarray:
     """Map float64 [N, 2] of features x [N, D], at most `MOST` of them.
 
     Raises:
@@ -39,18 +39,22 @@ def tsne(x: np.ndarray, perplexity: float = 30.0, steps: int = 300) -> np.ndarra
     y = pca(z)
     if len(z) < 10:
         return y
-    p = _affinities(z, min(perplexity, len(z) / 4))
-    y *= 1e-2 / max(float(y.std()), 1e-12)
-    p, y = p.astype(np.float32), y.astype(np.float32)
-    rate, velocity, gain = len(z) / 12, np.zeros_like(y), np.ones_like(y)
+    p = _affinities(z.astype(np.float32), min(perplexity, len(z) / 4))
+    y = (1e-2 / max(float(y.std()), 1e-12) * y).astype(np.float32)
+    rate, velocity, gain = max(len(z) / 12, 50), np.zeros_like(y), np.ones_like(y)
+    exaggerated = 12 * p
     for step in range(steps):
         early = step < steps // 4
-        kernel = 1 / (1 + _squares(y))
+        kernel = _squares(y)  # becomes 1 / (1 + squares), in place: it is the largest array
+        kernel += 1
+        np.reciprocal(kernel, out=kernel)
         np.fill_diagonal(kernel, 0)
-        pull = ((12 if early else 1) * p - kernel / kernel.sum()) * kernel
+        pull = kernel * (-1 / kernel.sum())
+        pull += exaggerated if early else p
+        pull *= kernel
         gradient = 4 * (pull.sum(axis=1, keepdims=True) * y - pull @ y)
         gain = np.maximum(np.where(gradient * velocity < 0, gain + 0.2, gain * 0.8), 0.01)
-        velocity = (0.5 if early else 0.8) * velocity - max(rate, 50) * gain * gradient
+        velocity = (0.5 if early else 0.8) * velocity - rate * gain * gradient
         y = y + velocity
     return (y - y.mean(axis=0)).astype(np.float64)
 
@@ -60,18 +64,25 @@ def _affinities(z: np.ndarray, perplexity: float) -> np.ndarray:
     squares = _squares(z)
     np.fill_diagonal(squares, np.inf)
     squares -= squares.min(axis=1, keepdims=True)
+    np.fill_diagonal(squares, 1e30)  # no neighbour of itself, and finite times 0
     low, high = np.zeros((len(z), 1)), np.full((len(z), 1), np.inf)
     precision = 1 / np.maximum(np.median(squares, axis=1, keepdims=True), 1e-12)
-    for _ in range(40):
-        p = np.exp(-squares * precision)
-        p /= p.sum(axis=1, keepdims=True)
-        entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(axis=1, keepdims=True)
-        wide = entropy > np.log(perplexity)
+    for _ in range(25):
+        p = np.exp(squares * -precision.astype(np.float32))
+        total = p.sum(axis=1, keepdims=True)
+        mean = np.einsum("ij,ij->i", squares, p)[:, None] / total
+        wide = np.log(total) + precision * mean > np.log(perplexity)  # entropy
         low, high = np.where(wide, precision, low), np.where(wide, high, precision)
         precision = np.where(np.isinf(high), 2 * precision, (low + high) / 2)
+    p = np.exp(squares * -precision.astype(np.float32))
+    p /= p.sum(axis=1, keepdims=True)
     return (p + p.T) / (2 * len(z))
 
 
 def _squares(a: np.ndarray) -> np.ndarray:
+    """Squared distances [N, N] between rows."""
     norm = (a * a).sum(axis=1)
-    return np.maximum(norm[:, None] + norm - 2 * a @ a.T, 0)
+    squares = a @ (-2 * a.T)
+    squares += norm[:, None]
+    squares += norm
+    return np.maximum(squares, 0, out=squares)

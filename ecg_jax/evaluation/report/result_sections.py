@@ -3,6 +3,7 @@
 import math
 
 from ecg_jax.evaluation.report import gather, tables
+from ecg_jax.evaluation.report.class_tables import class_table
 from ecg_jax.evaluation.report.gather import ENCODERS, METRICS, PROTOCOLS, Figures
 from ecg_jax.evaluation.report.map_figures import Level, interval_figure
 from ecg_jax.evaluation.report.markup import UNKNOWN, Markup, element, join
@@ -51,7 +52,7 @@ def results(figures: Figures, published: Published) -> Markup:
     parts = [element("dl", *pairs, class_="explanation")]
     for dataset, task in gather.distinct(own, "dataset", "task"):
         theirs = [
-            p for p in published if p["task"] == task and p.get("dataset", dataset) == dataset
+            p for p in published if p["task"] == task and (p.get("dataset") or dataset) == dataset
         ]
         parts.append(_task(gather.select(own, dataset=dataset, task=task), theirs))
     return join(parts)
@@ -95,8 +96,8 @@ def _task(figures: Figures, published: Published) -> Markup:
         if gather.select(gather.macro(figures), protocol=protocol):
             heading = PROTOCOLS.get(protocol, protocol)
             parts.append(element("h4", heading[:1].upper() + heading[1:]))
-            parts.append(tables.protocol_table(figures, theirs, name, protocol))
-            parts.append(tables.class_table(figures, name, protocol))
+            parts.append(tables.protocol_table(figures, _averages(theirs), name, protocol))
+            parts.append(class_table(figures, theirs, name, protocol))
     return join(parts)
 
 
@@ -116,7 +117,7 @@ def _overview(figures: Figures, published: Published, name: str) -> Markup:
                 kind = "supervised" if protocol == "supervised" else encoder
                 ends = figure.value, figure.low, figure.high
                 levels.append(Level(label, *ends, _KINDS.get(kind, 5)))
-        for p in published:
+        for p in _averages(published):
             if p["protocol"] == protocol and p["metric"] == "auroc" and p.get("value") is not None:
                 label = f"published: {p.get('source') or 'a paper'}"
                 label = label if len(label) <= 32 else f"{label[:31]}…"
@@ -125,6 +126,11 @@ def _overview(figures: Figures, published: Published, name: str) -> Markup:
         return Markup("")
     title = f"{name}: macro AUROC with 95 % intervals, corrected rule; published figures as marks"
     return interval_figure(title, levels, chance, "macro AUROC (ours: corrected rule)")
+
+
+def _averages(published: Published) -> Published:
+    """Those that are means over the classes."""
+    return [p for p in published if (p.get("label") or MACRO) == MACRO]
 
 
 def _condition_figure(own: Figures, name: str) -> Markup:

@@ -95,40 +95,6 @@ def protocol_table(figures: Figures, published: Published, task: str, protocol: 
     return join([grid(caption, groups, names, lines), _notes(own, published)])
 
 
-def class_table(figures: Figures, task: str, protocol: str) -> Markup:
-    """Figures of every class, folded away: of the largest fraction of labels."""
-    own = gather.select(figures, protocol=protocol, condition="")
-    own = {key: figure for key, figure in own.items() if key.label != MACRO}
-    if not own:
-        return Markup("")
-    fraction = max(gather.distinct(own, "fraction"), key=lambda f: f or 0)
-    own = gather.select(own, fraction=fraction)
-    columns = [
-        (rule, metric, encoder)
-        for rule in RULES
-        for metric in _metrics(gather.select(own, rule=rule))
-        for encoder in gather.ordered(gather.distinct(own, "encoder"), ENCODERS)
-        if (metric == "auroc" or encoder == "trained")
-        and gather.select(own, rule=rule, metric=metric, encoder=encoder)
-    ]
-    labels = gather.distinct(own, "label")
-    lines = [_class_line(gather.select(own, label=label), label, columns) for label in labels]
-    names = [
-        METRICS.get(metric, metric)
-        + ("" if encoder == "trained" else f", {ENCODERS.get(encoder, encoder)}")
-        for _, metric, encoder in columns
-    ]
-    n = next(iter(_counted(own).values())).n
-    groups = [(f"of {n:,} records", 2)]
-    groups += [(f"{rule} rule", sum(c[0] == rule for c in columns)) for rule in RULES]
-    groups = [group for group in groups if group[1]]
-    title = ", ".join(filter(None, [PROTOCOLS.get(protocol, protocol), gather.share(fraction)]))
-    table = grid(f"{task}, {title}: by class", groups, ["positive", "prevalence", *names], lines)
-    return element(
-        "details", element("summary", f"Each of the {len(labels)} classes: {title}"), table
-    )
-
-
 def retrieval_table(figures: Figures, task: str) -> Markup:
     """A row for each direction and encoder, then chance."""
     own = gather.select(figures, protocol="retrieval", condition="")
@@ -160,7 +126,7 @@ def condition_table(figures: Figures, task: str, protocol: str) -> Markup:
     lines = []
     for condition in gather.ordered(gather.distinct(own, "condition"), [""]):
         of = gather.select(own, condition=condition)
-        cells = [_only(gather.select(of, metric=m, encoder=e), m) for m, e in columns]
+        cells = [figure_cell(gather.select(of, metric=m, encoder=e), m) for m, e in columns]
         lines.append(Line(condition or "as recorded", "", cells))
     groups = [(METRICS[m], sum(c[0] == m for c in columns)) for m in ("auroc", "auprc")]
     names = [ENCODERS.get(encoder, encoder) for _, encoder in columns]
@@ -181,16 +147,12 @@ def _columns(own: Figures, published: Published) -> list[tuple[str, str]]:
     return [(rule, m) for rule in RULES for m in metrics if (rule, m) in ours | theirs]
 
 
-def _metrics(figures: Figures) -> list[str]:
-    return gather.ordered(gather.distinct(figures, "metric"), METRICS)
-
-
 def _cells(figures: Figures, columns: list[tuple[str, str]]) -> list[Markup]:
-    return [_only(gather.select(figures, rule=r, metric=m), m) for r, m in columns]
+    return [figure_cell(gather.select(figures, rule=r, metric=m), m) for r, m in columns]
 
 
-def _only(figures: Figures, metric: str) -> Markup:
-    """The cell of the one figure there is, with its interval and its spread over seeds."""
+def figure_cell(figures: Figures, metric: str) -> Markup:
+    """A cell: the first figure, if there is one, its interval and its spread over seeds."""
     figure = next(iter(figures.values()), None)
     if figure is None:
         return element("td", UNKNOWN)
@@ -228,23 +190,6 @@ def _published_lines(published: Published, columns: list[tuple[str, str]]) -> li
         )
         for (source, remark), cells in lines.items()
     ]
-
-
-def _class_line(figures: Figures, label: str, columns: list[tuple[str, str, str]]) -> Line:
-    counted = next(iter(_counted(figures).values()))
-    prevalence = counted.positives / counted.n if counted.n else None
-    cells = [
-        element("td", f"{counted.positives:,}"),
-        element("td", gather.number(prevalence)),
-        *(_only(gather.select(figures, rule=r, metric=m, encoder=e), m) for r, m, e in columns),
-    ]
-    remarks = dict.fromkeys(figure.note for figure in figures.values() if figure.note)
-    return Line(label, "; ".join(remarks), cells)
-
-
-def _counted(figures: Figures) -> Figures:
-    """Those whose positives are shown: of the corrected rule, if there are such."""
-    return gather.select(figures, rule="corrected") or figures
 
 
 def _rule_head(own: Figures, rule: str) -> str:
