@@ -8,7 +8,7 @@ import numpy as np
 
 from ecg_jax.errors import UserError
 
-MOST = 2000  # records: time and memory grow with their square
+MOST = 1500  # records: time and memory grow with their square
 
 
 def pca(x: np.ndarray, dim: int = 2) -> np.ndarray:
