@@ -156,5 +156,5 @@ def test_pca_is_the_projection_of_largest_variance():
     assert projection.pca(np.ones((3, 1))).shape == (3, 2)
     with pytest.raises(UserError, match="at least 2 records"):
         projection.pca(np.full((3, 4), np.nan))
-    with pytest.raises(UserError, match="at most 1500"):
-        projection.tsne(np.zeros((1501, 2)))
+    with pytest.raises(UserError, match="at most 2000"):
+        projection.tsne(np.zeros((2001, 2)))
