@@ -1,0 +1,146 @@
+"""Figures of curves: ROC and precision-recall, calibration, training."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ecg_jax.evaluation.report import chart, curves
+from ecg_jax.evaluation.report.chart import Panel, axes, line, staircase
+from ecg_jax.evaluation.report.gather import ENCODERS
+from ecg_jax.evaluation.report.markup import MINUS, Markup, element, number, svg
+
+_UNIT = (0.0, 0.5, 1.0)
+_STROKES = {
+    "trained": "thick c0",
+    "random": "dashed c1",
+    "supervised": "fine c2",
+    "shuffled": "dotted c3",
+}
+_SEEDS = ("fine c0", "dashed c0", "dotted c0", "thick c0")
+
+
+def ranking_figure(name: str, y: np.ndarray, scores: Mapping[str, np.ndarray]) -> Markup:
+    """ROC and precision-recall curve of one class, one line per encoder.
+
+    Args:
+      name: of the class.
+      y: bool [N].
+      scores: encoder -> float [N]; the first is drawn above the others.
+    """
+    left = Panel(40, 8, 118, 118)
+    right = Panel(208, 8, 118, 118)
+    prevalence = float(np.mean(y))
+    parts = [
+        axes(left, _UNIT, _UNIT, f"1 {MINUS} specificity", "sensitivity"),
+        axes(right, _UNIT, _UNIT, "recall", "precision"),
+        line(left, np.array([0, 1]), np.array([0, 1]), "chance"),
+        line(right, np.array([0, 1]), np.array([prevalence] * 2), "chance"),
+    ]
+    for encoder, score in reversed(list(scores.items())):
+        if curves.drawable(y, score):
+            parts.append(line(left, *curves.roc(y, score), _stroke(encoder)))
+            steps = staircase(*curves.precision_recall(y, score))
+            parts.append(line(right, *steps, _stroke(encoder)))
+    positive = int(np.sum(y))
+    title = f"{name}: ROC and precision-recall curves of {', '.join(scores)}"
+    caption = f"{positive:,} of {len(y):,} positive ({prevalence:.3f})"
+    return _figure(svg(title, 336, 158, *parts), name, caption)
+
+
+def legend(encoders: Sequence[str]) -> Markup:
+    """What the lines of `ranking_figure` stand for."""
+    items = [(ENCODERS.get(encoder, encoder), _stroke(encoder)) for encoder in encoders]
+    items.append(("chance, prevalence", "chance"))
+    return element(
+        "p",
+        *(
+            element(
+                "span", svg(name, 30, 8, element("path", d="M1 4h28", class_=class_)), " ", name
+            )
+            for name, class_ in items
+        ),
+        class_="legend",
+    )
+
+
+def calibration_figure(name: str, y: np.ndarray, probability: np.ndarray) -> Markup:
+    """Reliability diagram of one class over the histogram of its probabilities."""
+    r = curves.reliability(y, probability)
+    panel = Panel(44, 8, 220, 220)
+    most = max(1, int(r.count.max()))
+    counts = Panel(44, 240, 220, 40, y=(0, most))
+    bars = []
+    for i, n in enumerate(r.count.tolist()):
+        if n:
+            top = float(counts.at_y(n))
+            bars.append(
+                element(
+                    "rect",
+                    element("title", f"{i / 10:.1f} to {(i + 1) / 10:.1f}: {n} records"),
+                    x=float(counts.at_x(i / 10)) + 0.5,
+                    y=top,
+                    width=21.0,
+                    height=counts.top + counts.height - top,
+                    class_="bar c0",
+                )
+            )
+    whiskers = "".join(
+        f"M{number(a)} {number(b)}V{number(c)}"
+        for a, b, c in zip(
+            panel.at_x(r.predicted), panel.at_y(r.low), panel.at_y(r.high), strict=True
+        )
+    )
+    parts = [
+        axes(panel, _UNIT, _UNIT, "", "observed frequency", x_names=False),
+        line(panel, np.array([0, 1]), np.array([0, 1]), "chance"),
+        element("path", d=whiskers, class_="whisker c0"),
+        line(panel, r.predicted, r.observed, "curve fine c0"),
+        chart.marks(panel, r.predicted, r.observed, 0),
+        axes(counts, _UNIT, (0, most), "predicted probability", "records"),
+        *bars,
+    ]
+    title = f"{name}: observed frequency against predicted probability, and how many records"
+    caption = f"Brier {r.brier:.3f} (prevalence alone {r.brier_prevalence:.3f})"
+    return _figure(svg(title, 274, 312, *parts), name, caption)
+
+
+def training_figures(history: Sequence[dict[str, Any]]) -> list[Markup]:
+    """One figure for each number in the rows of metrics.jsonl, over the steps; a line per seed."""
+    names = dict.fromkeys(
+        name
+        for row in history
+        for name, value in row.items()
+        if name not in ("step", "seed") and isinstance(value, int | float)
+    )
+    shown = [name for name in names if name.rsplit("/", 1)[-1] != "select"]
+    shown.sort(key=lambda name: (not name.startswith("validation/"), name != "loss"))
+    return [_training_figure(name, history) for name in shown]
+
+
+def _training_figure(name: str, history: Sequence[dict[str, Any]]) -> Markup:
+    rows = [row for row in history if isinstance(row.get(name), int | float)]
+    step = np.array([row["step"] for row in rows], float)
+    value = np.array([row[name] for row in rows], float)
+    panel = Panel(48, 8, 270, 130, (0.0, max(1.0, step.max())), chart.span(value))
+    parts = [axes(panel, chart.ticks(*panel.x), chart.ticks(*panel.y), "step")]
+    seeds = list(dict.fromkeys(row.get("seed") for row in rows))
+    for i, seed in enumerate(seeds):
+        own = np.array([row.get("seed") == seed for row in rows])
+        parts.append(line(panel, step[own], value[own], f"curve {_SEEDS[i % len(_SEEDS)]}"))
+    readable = name.replace("/", ": ").replace("_", " ")
+    caption = f"last {value[-1]:.4g}" if len(seeds) == 1 else f"{len(seeds)} seeds"
+    if name.startswith("validation/"):
+        best = int(np.argmax(np.where(np.isfinite(value), value, -np.inf)))
+        parts.append(chart.marks(panel, step[best : best + 1], value[best : best + 1], 3))
+        caption = f"best {value[best]:.3f} at step {step[best]:,.0f}"
+    return _figure(svg(f"{readable} over the training steps", 330, 170, *parts), readable, caption)
+
+
+def _stroke(encoder: str) -> str:
+    return f"curve {_STROKES.get(encoder, 'fine c5')}"
+
+
+def _figure(picture: Markup, name: str, caption: str) -> Markup:
+    label = element("figcaption", element("strong", name), " ", element("span", caption))
+    return element("figure", label, picture)

@@ -1,0 +1,185 @@
+"""report.html: one page, without network, scripts or fonts of its own."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from ecg_jax.errors import UserError
+from ecg_jax.evaluation.report import content as content_lib
+from ecg_jax.evaluation.report import curve_sections, gather, result_sections, sample_section
+from ecg_jax.evaluation.report.content import Content
+from ecg_jax.evaluation.report.curve_figures import training_figures
+from ecg_jax.evaluation.report.map_figures import map_figure, prompt_table
+from ecg_jax.evaluation.report.markup import Markup, element, join
+from ecg_jax.evaluation.report.tables import scroll
+
+LIMIT = 5_000_000  # bytes of the file
+_STYLE = Path(__file__).with_name("report.css")
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # what the browser may load: nothing
+
+
+class Section(NamedTuple):
+    """A part of the page; `body` empty: it is left out, and `missing` says why."""
+
+    name: str
+    body: Markup
+    missing: str = ""
+
+
+def render(content: Content) -> str:
+    """The page as HTML, at most `LIMIT` bytes: samples for which no room is left are left out.
+
+    Raises:
+      UserError: arrays that do not fit each other, two rows for one figure, or more than fits even
+        without samples.
+    """
+    content_lib.check(content)
+    figures = gather.gather(content.rows)
+    sections = [
+        Section("Results", result_sections.results(figures, content.published), "no result rows"),
+        Section("Robustness", result_sections.robustness(figures), "not evaluated"),
+        Section("Retrieval", result_sections.retrieval(figures), "not evaluated"),
+        Section("ROC and precision-recall", curve_sections.ranking(content), "no predictions"),
+        Section("Calibration", curve_sections.calibration(content), "no predictions"),
+        Section("Confusion", curve_sections.confusion(content), "no predictions"),
+        Section("Prompts", _prompts(content), "no text side, or no prompts"),
+        Section("Map of records", _map(content), "no embeddings"),
+        Section("Training", _training(content), "no metrics of a training"),
+    ]
+    room = LIMIT - len(_whole(content, [*sections, Section("Recordings", Markup(" "))]).encode())
+    if room < 0:
+        raise UserError(
+            f"report: {-room / 1e6:.1f} MB more than the {LIMIT / 1e6:g} MB that a page may have: "
+            "give fewer predictions or tasks"
+        )
+    samples = sample_section.samples(content.samples, room)
+    return _whole(content, [*sections, Section("Recordings", samples, "no sample records")])
+
+
+def write(content: Content, path: str | os.PathLike) -> None:
+    """Writes the page, whole or not at all.
+
+    Raises:
+      UserError: as `render`; the file cannot be written.
+    """
+    html, path, temporary = render(content), Path(path), None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(html)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _whole(content: Content, sections: list[Section]) -> Markup:
+    shown = [section for section in sections if section.body]
+    absent = [f"{s.name} ({s.missing})" for s in sections if not s.body]
+    items = [element("li", element("a", s.name, href=f"#{_id(s.name)}")) for s in shown]
+    contents = (
+        ""
+        if not shown
+        else element(
+            "nav",
+            element("h2", "Contents"),
+            element("ul", *items),
+            id="contents",
+            aria_label="Contents",
+        )
+    )
+    body = [
+        element("a", "Skip to the content", href="#main", class_="skip"),
+        element(
+            "header",
+            element("h1", content.title),
+            _limits(content),
+            _description(content),
+            contents,
+        ),
+        element("main", *map(_section, shown), _absent(absent), id="main", tabindex="-1"),
+        element("a", "Contents", href="#contents", class_="up") if shown else "",
+    ]
+    head = [
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("title", content.title),
+        element("style", Markup(_STYLE.read_text(encoding="utf-8"))),
+    ]
+    html = element("html", element("head", *head), element("body", *body), lang="en")
+    return Markup(f"<!doctype html>\n{html}\n")
+
+
+def _section(section: Section) -> Markup:
+    name = _id(section.name)
+    heading = element("h2", section.name, id=f"{name}-heading")
+    return element("section", heading, section.body, id=name, aria_labelledby=f"{name}-heading")
+
+
+def _absent(names: list[str]) -> Markup:
+    if not names:
+        return Markup("")
+    return element("p", "Not part of this report: ", "; ".join(names), ".", class_="absent")
+
+
+def _limits(content: Content) -> Markup:
+    if not content.limits:
+        return Markup("")
+    items = [element("li", sentence) for sentence in content.limits]
+    return element(
+        "aside",
+        element("h2", "Limits"),
+        element("ul", *items),
+        class_="limits",
+        aria_label="Limits",
+    )
+
+
+def _description(content: Content) -> Markup:
+    pairs = (
+        element("div", element("dt", name), element("dd", value))
+        for name, value in content.description
+    )
+    return element("dl", *pairs, class_="description") if content.description else Markup("")
+
+
+def _prompts(content: Content) -> Markup:
+    if not content.prompts:
+        return Markup("")
+    why = (
+        "Mean cosine between a prompt (row) and the records of a class (column). Blue lies above "
+        "the prompt's own mean, orange below it; the class that the prompt was written for is "
+        "framed. A prompt that serves its class is bluest in its frame."
+    )
+    parts = [element("p", why)]
+    for i, prompts in enumerate(content.prompts):
+        table = scroll(prompt_table(prompts), f"{prompts.task}: prompts and classes")
+        name = element("summary", ": ".join(filter(None, [prompts.task, prompts.note])))
+        parts.append(element("details", name, table, open=i == 0))
+    return join(parts)
+
+
+def _map(content: Content) -> Markup:
+    embedding = content.embedding
+    if embedding is None or not len(embedding.label):
+        return Markup("")
+    parts = [element("p", embedding.note)] if embedding.note else []
+    return join([*parts, map_figure(embedding)])
+
+
+def _training(content: Content) -> Markup:
+    figures = training_figures(content.history)
+    return element("div", *figures, class_="panels") if figures else Markup("")
+
+
+def _id(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,0 +1,343 @@
+"""The report: well-formed, self-contained, safe, and drawn to scale."""
+
+import dataclasses
+import itertools
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecg_jax.errors import UserError
+from ecg_jax.evaluation import bootstrap, metrics, report, results
+from ecg_jax.evaluation.predictions import Predictions
+from ecg_jax.evaluation.report import Content, Embedding, PromptMap, Sample, render
+
+EVIL = '<script>alert("planted")</script>"\'&<img src=x onerror=alert(1)>\x00\u202e'
+CLASSES = ["CD", "MI", "NORM", "RARE<i>"]
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+SWITCHES = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--enable-logging=stderr", "--dump-dom"),
+)
+VOID = {"br", "col", "hr", "meta"}
+
+
+class Walk(HTMLParser):
+    """Reads a page and notes what is wrong with it."""
+
+    def __init__(self, html: str):
+        super().__init__(convert_charrefs=True)
+        self.open, self.faults, self.tags, self.ids, self.attributes = [], [], [], [], []
+        self.text: list[str] = []
+        self.feed(html)
+        self.close()
+        self.faults += [f"{tag} is not closed" for tag in self.open]
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        names = [name for name, _ in attrs]
+        if len(set(names)) < len(names):
+            self.faults.append(f"{tag} has an attribute twice: {names}")
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}> closes nothing")
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def rows(y, score, patient, **about) -> list[results.Row]:
+    extras = {name: about.pop(name) for name in ("rule", "fraction", "condition", "seed")}
+    threshold = metrics.best_f1_threshold(y, score)
+    made = results.rows(
+        y,
+        score,
+        threshold,
+        patient,
+        classes=CLASSES,
+        split="test",
+        draws=bootstrap.draws(patient, 20),
+        **about,
+    )
+    return [{**row, **extras, "choice": f"choice <{about['encoder']}>"} for row in made]
+
+
+@pytest.fixture(scope="module")
+def content() -> Content:
+    rng = np.random.default_rng(0)
+    N, K = 60, len(CLASSES)
+    y = rng.random((N, K)) < 0.4
+    y[:, 3] = False  # a class without positives
+    patient = np.array([f"p{i // 2}" for i in range(N)])
+    record = np.array([f"r{i}" for i in range(N)])
+    table, predictions, validation = [], [], []
+    for protocol, fraction in (("zero_shot", None), ("linear_probe", 0.05), ("linear_probe", 1.0)):
+        for encoder, noise in (("trained", 0.7), ("random", 3.0)):
+            score = (y + noise * rng.standard_normal(y.shape)).astype(np.float32)
+            score[:, 3] = np.nan
+            of = dict(task="super", dataset="ptb_xl", protocol=protocol, encoder=encoder)
+            kind = dict(rule="corrected", fraction=fraction, condition="")
+            for seed in range(2):
+                table += rows(y, score, patient, **of, **kind, seed=seed)
+            table += rows(y, score, patient, **of, **{**kind, "rule": "paper"}, seed=0)
+            if fraction:
+                table += rows(y, score, patient, **of, **{**kind, "condition": "6 leads"}, seed=0)
+            cut = np.zeros(K)
+            made = Predictions(
+                **of, **kind, classes=CLASSES, record_id=record, patient_id=patient,
+                y=y, score=score, threshold=cut,
+            )  # fmt: skip
+            predictions.append(made)
+            if protocol == "zero_shot":
+                validation.append(made)
+    for metric, value in (("recall@5", 0.4), ("median_rank", math.nan)):
+        common = dict(task="reports", dataset="ptb_xl", split="test", protocol="retrieval")
+        ends = dict(value=value, ci_low=math.nan, ci_high=None, n=N)
+        table.append(
+            {**common, "encoder": "trained", "label": "ecg_to_report", "metric": metric, **ends}
+        )
+    ecg = rng.integers(-800, 800, (1000, 12)).astype(np.int16)
+    mask = np.ones(12, bool)
+    mask[3] = False
+    sample = Sample("worst", EVIL, ecg, 100, mask, EVIL, [EVIL], [(EVIL, 0.5), ("x", math.nan)])
+    similarity = rng.standard_normal((5, K))
+    similarity[0, 1] = math.nan
+    prompts = PromptMap("super", CLASSES, [EVIL, "b", "c", "d", "e"], [*CLASSES, "MI"], similarity)
+    return Content(
+        title=f"Report {EVIL}",
+        description=[("run", EVIL), (EVIL, "x")],
+        limits=[f"stand-in {EVIL}"],
+        rows=table,
+        predictions=predictions,
+        validation=validation,
+        published=[
+            dict(task="super", protocol="zero_shot", rule="paper", source=EVIL, metric="auroc",
+                 value=0.546, note=f"chosen on test {EVIL}"),
+            dict(task="super", protocol="zero_shot", label="MI", source="ETP, table 3",
+                 metric="auroc", value=0.123),
+        ],
+        history=[
+            {"step": 1, "loss": 2.0},
+            {"step": 2, "loss": math.nan},
+            {"step": 2, "validation/zero_shot_super": 0.7},
+        ],
+        prompts=[prompts],
+        embedding=Embedding(rng.standard_normal((N, 2)), rng.integers(-1, K, N), CLASSES, EVIL),
+        samples=[sample, dataclasses.replace(sample, kind="best", ecg=ecg[:300], report="")],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def html(content: Content) -> str:
+    return render(content)
+
+
+def check_page(html: str) -> Walk:
+    walk = Walk(html)
+    assert walk.faults == []
+    assert len(set(walk.ids)) == len(walk.ids)
+    targets = [value for _, name, value in walk.attributes if name in ("href", "src", "data")]
+    assert all(target[:1] == "#" and target[1:] in walk.ids for target in targets)
+    assert not {"script", "link", "iframe", "object", "embed", "img", "base", "form"} & {*walk.tags}
+    assert not [name for _, name, _ in walk.attributes if name.startswith("on")]
+    assert (
+        "url(" not in html
+        and "@import" not in html
+        and "http" not in html.replace('http-equiv="Content-Security-Policy"', "")
+    )
+    named = [v for _, n, v in walk.attributes if n in ("aria-labelledby", "for")]
+    assert set(named) <= set(walk.ids)
+    return walk
+
+
+def test_page_is_well_formed_and_loads_nothing(html):
+    walk = check_page(html)
+    names = {"Results", "Robustness", "Retrieval", "Calibration", "Confusion", "Prompts"}
+    assert {*names, "Training", "Recordings"} <= {text.strip() for text in walk.text}
+    headings = [int(tag[1]) for tag in walk.tags if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == 1 and headings.count(1) == 1
+    assert all(b <= a + 1 for a, b in itertools.pairwise(headings))
+    regions = [v for _, n, v in walk.attributes if n == "role" and v == "region"]
+    assert len(regions) == sum(n == "tabindex" and v == "0" for _, n, v in walk.attributes) > 5
+    assert walk.tags.count("svg") > 20 and len(html.encode()) < 500_000
+
+
+def test_untrusted_text_is_shown_as_text(html):
+    assert "<script" not in html and "<img" not in html and "\x00" not in html
+    text = "".join(Walk(html).text)
+    # title (twice), description (twice), limits, prompt, source (in a row, a note, a figure), ...
+    assert text.count('<script>alert("planted")</script>"\'&<img src=x onerror=alert(1)>') >= 9
+
+
+def test_empty_parts_are_left_out_with_a_sentence():
+    html = render(Content("Nothing"))
+    walk = check_page(html)
+    text = " ".join("".join(walk.text).split())
+    assert "Not part of this report: Results (no result rows); Robustness" in text
+    assert "section" not in walk.tags and "Recordings (no sample records)" in text
+
+
+def test_figures_that_are_not_defined_are_dashes(html):
+    text = "".join(Walk(html).text)
+    assert not re.search(r"\b(nan|inf)\b", text, re.I)
+    assert "NaN" not in html and 'd="Mnan' not in html
+    assert "1 of 4 classes left out: no positive: RARE<i>" in text
+    table = re.search(r"ptb_xl reports: retrieval</span>.*?(<tbody>.*?)</table>", html, re.S)[1]
+    assert re.findall(r"<td>(.*?)</td>", table)[:2] == ["0.400", "\N{EN DASH}"]
+
+
+def test_both_rules_stand_side_by_side_with_controls_and_published(html, content):
+    table = re.search(r"<caption><span>ptb_xl super, zero-shot: macro.*?</table>", html, re.S)[0]
+    heads = re.findall(r'<th scope="colgroup"[^>]*>(.*?)</th>', table)
+    assert heads == ["paper rule, 60 records", "corrected rule, 60 records"]
+    names = re.findall(r'<th scope="row">(.*?)[<&]', table)
+    assert names == ["trained", "random encoder", "chance", ""]  # the last is the planted source
+    own = [
+        row
+        for row in content.rows
+        if (row["protocol"], row["encoder"], row["label"], row["metric"])
+        == ("zero_shot", "trained", "macro", "auroc")
+        and row["rule"] == "corrected"
+    ]
+    value = np.mean([row["value"] for row in own])
+    trained = re.search(r'<tr><th scope="row">trained<small>2 seeds.*?</tr>', table, re.S)[0]
+    cells = re.findall(r"<td>(.*?)</td>", trained)
+    low, high = (np.mean([row[end] for row in own]) for end in ("ci_low", "ci_high"))
+    interval = f"<small>{low:.3f}\N{EN DASH}{high:.3f}</small>"
+    assert cells[4] == f"{value:.3f}{interval}<small>± 0.000</small>"
+    chance = re.search(r'<th scope="row">chance.*?</tr>', table, re.S)[0]
+    prevalence = content.predictions[0].y[:, :3].mean()
+    assert re.findall(r"<td>(.*?)</td>", chance)[4:6] == ["0.500", f"{prevalence:.3f}"]
+    published = table[table.rindex("<tr") :]
+    assert "0.546" in published and "0.123" not in table
+    classes = re.search(r"ptb_xl super, zero-shot: by class.*?</table>", html, re.S)[0]
+    cells = {
+        name: re.findall(r"<td>([^<]*)", line)
+        for name, line in re.findall(r'<th scope="row">(\w+).*?</th>(.*?)</tr>', classes, re.S)
+    }
+    y = content.predictions[0].y
+    for k, name in enumerate(("CD", "MI", "NORM", "RARE")):
+        expected = [f"{y[:, k].sum()}", f"{y[:, k].mean():.3f}"]
+        assert cells[name][:2] == expected
+        assert cells[name][-1] == ("0.123" if name == "MI" else "\N{EN DASH}")
+
+
+def test_two_rows_for_one_figure_are_an_error(content):
+    with pytest.raises(UserError, match="two result rows for ptb_xl, super, test, zero_shot"):
+        render(dataclasses.replace(content, rows=[*content.rows, content.rows[0]]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(embedding=Embedding(np.zeros((3, 3)), np.zeros(3, int), CLASSES)), "map"),
+        (
+            dict(samples=[Sample("best", "7", np.zeros((9, 12)), 100, np.ones(12, bool))]),
+            "sample 7",
+        ),
+        (
+            dict(samples=[Sample("best", "7", np.zeros((9, 8), np.int16), 100, np.ones(12))]),
+            "leads",
+        ),
+        (dict(prompts=[PromptMap("super", CLASSES, ["a"], ["CD"], np.zeros((2, 4)))]), "prompts"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_an_error(content, change, message):
+    with pytest.raises(UserError, match=message):
+        render(dataclasses.replace(content, **change))
+
+
+def test_encoders_of_other_records_are_not_drawn_over_each_other(content):
+    first, second, *rest = content.predictions
+    moved = second._replace(record_id=second.record_id[::-1])
+    with pytest.raises(UserError, match="not of the same records and classes"):
+        render(dataclasses.replace(content, predictions=[first, moved, *rest]))
+
+
+def test_samples_that_do_not_fit_are_left_out(content, monkeypatch):
+    limit = 400_000
+    monkeypatch.setattr("ecg_jax.evaluation.report.page.LIMIT", limit)
+    rng = np.random.default_rng(0)
+    ecg = rng.integers(-3000, 3000, (5000, 12)).astype(np.int16)
+    many = [
+        Sample(kind, f"{kind}{i}", ecg, 500, np.ones(12, bool))
+        for kind in ("best", "worst")
+        for i in range(4)
+    ]
+    html = render(Content("Many", samples=many))
+    assert limit / 2 < len(html.encode()) <= limit
+    check_page(html)
+    drawn = {kind: html.count(f"<h4>Record {kind}") for kind in ("best", "worst")}
+    assert drawn["best"] - drawn["worst"] in (0, 1)
+    assert f"{8 - sum(drawn.values())} more recordings would not fit" in html
+
+
+def test_a_page_that_is_too_large_without_samples_is_an_error(content, monkeypatch):
+    monkeypatch.setattr("ecg_jax.evaluation.report.page.LIMIT", 20_000)
+    with pytest.raises(UserError, match=r"more than the 0.02 MB that a page may have"):
+        render(content)
+
+
+def test_write_is_whole_or_not_at_all(tmp_path, content):
+    path = tmp_path / "new" / "report.html"
+    report.write(content, path)
+    assert path.read_text() == render(content) and list(path.parent.iterdir()) == [path]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        report.write(Content("x"), tmp_path / "file" / "report.html")
+
+
+def contrast(a: np.ndarray, b: np.ndarray) -> float:
+    """WCAG 2.2 contrast ratio of two sRGB colours (0-1)."""
+
+    def luminance(c):
+        linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    light, dark = sorted((luminance(a), luminance(b)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colours_have_the_contrast_of_wcag_aa(scheme):
+    css = (Path(report.__file__).parent / "report.css").read_text()
+    block = re.findall(r":root \{(.*?)\}", css, re.S)[scheme]
+    colour = {
+        name: np.array([int(value[i : i + 2], 16) for i in (0, 2, 4)]) / 255
+        for name, value in re.findall(r"--([\w-]+): #(\w{6})", block)
+    }
+    for text in ("ink", "soft", "link"):
+        for ground in ("ground", "raised"):
+            assert contrast(colour[text], colour[ground]) >= 4.5, (text, ground)
+    assert contrast(colour["ink"], colour["notice"]) >= 4.5
+    assert contrast(colour["ecg-trace"], colour["ecg-paper"]) >= 4.5
+    for k in range(8):
+        assert contrast(colour[f"c{k}"], colour["ground"]) >= 3, k
+    for k in (0, 1):  # numbers on the darkest cell of a matrix
+        assert contrast(colour["ink"], (colour[f"c{k}"] + colour["ground"]) / 2) >= 4.5, k
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="neither chromium nor google-chrome is installed")
+def test_opens_in_chromium_without_errors(tmp_path, content):
+    report.write(content, tmp_path / "report.html")
+    command = [CHROMIUM, f"--user-data-dir={tmp_path / 'profile'}", *SWITCHES]
+    done = subprocess.run(
+        [*command, (tmp_path / "report.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert "CONSOLE" not in done.stderr
+    assert done.stdout.count("<section") == 10 and "</html>" in done.stdout
