@@ -15,10 +15,11 @@ from ecg_jax import hosts, workdir
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation import examine, label_check, predictions, results
+from ecg_jax.evaluation import examine, label_check, predictions, report, results, tables
 from ecg_jax.evaluation.controls import calibrated
 from ecg_jax.evaluation.leaks import check_leaks
 from ecg_jax.evaluation.predictions import Predictions
+from ecg_jax.evaluation.report import fill
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.experiment import Experiment, open_experiment
 
@@ -72,7 +73,8 @@ def frozen(params: Any, state: Any) -> dict[str, Any]:
 
 
 def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
-    """Writes `results.json` and `predictions.npz` of a run's best checkpoint, and prints a table.
+    """Writes `results.json`, `predictions.npz` and `report.html` of a run's best checkpoint, and
+    prints a table.
 
     What the folder holds of other tasks, protocols and datasets stays.
 
@@ -97,21 +99,24 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
     for subject in subjects:
         for part in examine.examine(subject):
             found.append(part)
-            rows += examine.rows(part, method=config.method, draws=config.evaluate.draws)
+            if part.split == "test":
+                rows += examine.rows(part, method=config.method, draws=config.evaluate.draws)
         if config.evaluate.retrieval:
             rows += examine.retrieval_rows(subject)
     rows = [{**row, "seed": config.seed, "text_tower": tower} for row in rows]
     rows.sort(key=lambda row: (row["task"], row["protocol"], row["encoder"] == "random"))
     hosts.first_alone(lambda: _write(folder, rows, found))
+    page = fill.content(subjects[0], folder, workdir.read(folder)[1])
+    hosts.first_alone(lambda: report.write(page, folder / "report.html"))
     print(f"\n{config.method}, best checkpoint (step {step:,}); text tower: {tower}")
-    print(results.table(rows))
-    print(f"written: {folder / 'results.json'}")
+    print(tables.table(rows))
+    print(f"written: {folder / 'results.json'}, {folder / 'report.html'}")
     return rows
 
 
 def trained_name(experiment: Experiment) -> str:
     """What the rows call a run's encoder: a run on shuffled reports is a control."""
-    return "shuffled reports" if experiment.config.text.shuffle else "trained"
+    return "shuffled" if experiment.config.text.shuffle else "trained"
 
 
 def _write(folder: Path, rows: list[results.Row], found: list[Predictions]) -> None:

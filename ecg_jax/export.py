@@ -28,7 +28,7 @@ from ecg_jax.config import Config
 from ecg_jax.data import normalize
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation import results
+from ecg_jax.evaluation import tables
 from ecg_jax.methods import Encoded, View, build
 
 FORMAT = 1
@@ -125,7 +125,7 @@ def card(description: dict[str, Any], arrays: dict[str, np.ndarray], folder: Pat
     given, tower, run = (description[name] for name in ("input", "text_tower", "provenance"))
     count = sum(array.size for name, array in arrays.items() if name.startswith("params/"))
     path = folder / "results.json"
-    table = results.table(json.loads(path.read_text())) if path.exists() else "Not evaluated."
+    table = tables.table(json.loads(path.read_text())) if path.exists() else "Not evaluated."
     stand_in = (
         f"\n**The text tower is a stand-in: {tower['note']}.** Figures with a clinical language "
         "model will differ.\n"

@@ -61,7 +61,10 @@ def whole_run(tmp_path_factory, simulated):
 def test_a_run_leaves_its_files_and_learns(whole_run):
     config, folder = whole_run
     names = {p.name for p in folder.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "checkpoints", "results.json", "tensorboard"}
+    assert names == {
+        *("config.json", "metrics.jsonl", "checkpoints", "tensorboard"),
+        *("results.json", "predictions.npz", "report.html"),
+    }
     steps = [row for row in lines(folder) if "loss" in row]
     assert [row["step"] for row in steps] == list(range(1, len(steps) + 1))
     losses = [row["loss"] for row in steps]
@@ -69,7 +72,8 @@ def test_a_run_leaves_its_files_and_learns(whole_run):
     rows = json.loads((folder / "results.json").read_text())
     assert all(tuple(row)[: len(COLUMNS)] == COLUMNS for row in rows)
     assert {row["encoder"] for row in rows} == {"trained", "random"}
-    assert {row["protocol"] for row in rows} == {"linear_probe", "zero_shot"}
+    assert {row["protocol"] for row in rows} == {"linear_probe", "zero_shot", "retrieval"}
+    assert {row["rule"] for row in rows} == {"corrected", "paper"}
     saved = json.loads((folder / "config.json").read_text())
     assert saved["config"] == config_lib.to_json(config)
     assert {"commit", "packages", "device", "text_tower", "splits"} <= set(saved)

@@ -1,6 +1,6 @@
 """One encoder through the protocols and tasks that a config names."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ecg_jax.errors import UserError
@@ -48,19 +48,27 @@ def _under_conditions(
     fitted: protocols.Fitted,
     fraction: float | None,
 ) -> Iterator[Predictions]:
-    """The test records as they are and, under the corrected rule with all labels, harder ones."""
+    """The test records as they are and, under the corrected rule with all labels, the validation
+    records and harder test records."""
     config = subject.material.experiment.config.evaluate
-    harder = config.conditions if rule == "corrected" and fraction in (None, 1.0) else ()
+    whole = rule == "corrected" and fraction in (None, 1.0)
+    if whole:
+        yield protocols.predictions(
+            subject, task, protocol, rule, fitted, fraction=fraction, split="validation"
+        )
+    harder = config.conditions if whole else ()
     for condition in ("", *_conditions(subject, harder)):
         yield protocols.predictions(
             subject, task, protocol, rule, fitted, fraction=fraction, condition=condition
         )
 
 
-def _conditions(subject: Subject, asked: tuple[str, ...]) -> list[str]:
-    known = list(subject.material.conditions)
+def _conditions(subject: Subject, asked: Sequence[str]) -> list[str]:
+    """The conditions asked for; of "all", those that the test records can be brought to."""
+    material = subject.material
+    known = list(material.conditions)
     if "all" in asked:
-        return known
+        return [name for name in known if material.can(name)]
     for name in asked:
         if name not in known:
             raise UserError(f"unknown condition {name!r}: there are all, {', '.join(known)}")
@@ -133,9 +141,9 @@ def rows(predictions: Predictions, *, method: str, draws: int) -> list[results.R
 
 
 def retrieval_rows(subject: Subject) -> list[results.Row]:
-    """ECG to report and report to ECG, on the test split; none without a text side."""
+    """ECG to report and report to ECG, on the test split; none without a text side or reports."""
     experiment = subject.material.experiment
-    if not subject.reads_text:
+    if not (subject.reads_text and any(experiment.test.report)):
         return []
     test, (texts, row) = experiment.test, subject.material.reports
     return retrieval.rows(

@@ -25,6 +25,7 @@ class Predictions(NamedTuple):
     score: float32 [N, K], higher for the more likely; a column of NaN is a class without a score.
     threshold: float64 [K], chosen on validation; `score >= threshold` is positive.
     note: which choices were made.
+    split: "test", or "validation" for what a report's calibration is fitted on.
     """
 
     task: str
@@ -41,6 +42,7 @@ class Predictions(NamedTuple):
     score: np.ndarray
     threshold: np.ndarray
     note: str = ""
+    split: str = "test"
 
     @property
     def key(self) -> tuple:
@@ -50,7 +52,7 @@ class Predictions(NamedTuple):
 
 def key(row: dict) -> tuple:
     """The same of a row of results.json."""
-    names = ("dataset", "task", "protocol", "rule", "fraction", "condition", "encoder")
+    names = ("dataset", "task", "split", "protocol", "rule", "fraction", "condition", "encoder")
     return tuple(row.get(name) for name in names)
 
 

@@ -142,9 +142,12 @@ def predictions(
     fraction: float | None = None,
     condition: str = "",
     encoder: str = "",
+    split: str = "test",
 ) -> Predictions:
-    """Scores of the test records, and thresholds from the validation records as they are."""
-    validation, test = subject.material.experiment.validation, subject.material.under(condition)
+    """Scores of the test (or validation) records, and thresholds from the validation records as
+    they are."""
+    validation = subject.material.experiment.validation
+    test = subject.material.under(condition) if split == "test" else validation
     chosen, those = judged(validation, task, rule), judged(test, task, rule)
     threshold = metrics.best_f1_threshold(chosen.y, fitted.score(validation)[chosen.rows])
     return Predictions(
@@ -162,4 +165,5 @@ def predictions(
         score=fitted.score(test)[those.rows],
         threshold=threshold,
         note=fitted.note,
+        split=split,
     )

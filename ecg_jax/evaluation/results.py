@@ -4,7 +4,6 @@ import json
 import math
 import os
 import tempfile
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,8 @@ COLUMNS = (
     *("task", "dataset", "split", "protocol", "encoder", "label", "metric"),
     *("value", "ci_low", "ci_high", "n"),
 )
-METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "accuracy": "accuracy"}
+METRICS = ("auroc", "auprc", "f1", "accuracy")
 MACRO = "macro"
-_WIDTH = 96
 
 
 def rows(
@@ -120,68 +118,6 @@ def write(rows: list[Row], path: str | os.PathLike) -> None:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def table(rows: list[Row]) -> str:
-    """Macro figures for the terminal, at most 96 columns: one block for each task and protocol.
-
-    A block lists its encoders under each other, in the order of the rows, and ends with chance.
-    """
-    blocks: dict[str, list[Row]] = {}
-    for row in rows:
-        if row["label"] == MACRO:
-            title = "{dataset} {task} · {protocol} · {split}, {n} records".format(**row)
-            blocks.setdefault(title, []).append(row)
-    return "\n\n".join(_block(title, block) for title, block in blocks.items())
-
-
-def _block(title: str, block: list[Row]) -> str:
-    found = {(row["encoder"], row["metric"]): row for row in block}
-    shown = [m for m in METRICS if any(row["metric"] == m for row in block)]
-    encoders = list(dict.fromkeys(row["encoder"] for row in block))
-    first = max(map(len, [*encoders, "chance"])) + 2
-    lines = textwrap.wrap(f"{title} · macro, 95 % interval", _WIDTH)
-    lines.append(" " * first + "".join(f"{METRICS[m]:<21}" for m in shown))
-    for encoder in encoders:
-        cells = [_cell(found.get((encoder, m))) for m in shown]
-        lines.append(f"{encoder:<{first}}" + "".join(f"{cell:<21}" for cell in cells))
-    chances = [found.get((encoders[0], m), {}).get("chance", math.nan) for m in shown]
-    lines.append(f"{'chance':<{first}}" + "".join(f"{_figure(c):<21}" for c in chances))
-    lines += _notes(block)
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _notes(block: list[Row]) -> list[str]:
-    """Each distinct note once, with the metrics and encoders that it holds for if not for all."""
-    about: dict[str, list[Row]] = {}
-    for row in block:
-        if row.get("note"):
-            about.setdefault(row["note"], []).append(row)
-    lines = []
-    for note, rows_of_note in about.items():
-        about_what = []
-        for column in ("encoder", "metric"):
-            of = list(dict.fromkeys(row[column] for row in rows_of_note))
-            if len(of) < len({row[column] for row in block}):
-                about_what.append(", ".join(str(METRICS.get(name, name)) for name in of))
-        text = ": ".join([*([" ".join(about_what)] if about_what else []), note])
-        lines += textwrap.wrap(text, _WIDTH, subsequent_indent="  ")
-    return lines
-
-
-def _cell(row: Row | None) -> str:
-    if row is None:
-        return "-"
-    ends = f" ({_figure(row['ci_low'])}-{_figure(row['ci_high'])})"
-    return _figure(row["value"]) + (ends if _known(row["ci_low"]) else "")
-
-
-def _figure(value: float | None) -> str:
-    return f"{value:.3f}" if value is not None and _known(value) else "-"
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _figures(

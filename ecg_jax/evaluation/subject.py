@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ecg_jax.data.records import Records
+from ecg_jax.errors import UserError
 from ecg_jax.evaluation import robustness, tasks, zero_shot
 from ecg_jax.evaluation.finetune import Finetuner
 from ecg_jax.experiment import Experiment, report_texts
@@ -36,6 +37,15 @@ class Material:
         """The test split under a condition of `robustness.conditions`; "" is as it is."""
         test = self.experiment.test
         return self.conditions[condition].apply(test) if condition else test
+
+    def can(self, condition: str) -> bool:
+        """Whether the test records have what a condition leaves of them, such as its leads."""
+        try:
+            self.under(condition)
+        except UserError as error:
+            print(f"{condition}: left out, {error}")
+            return False
+        return True
 
     def _prompts(self, task: str) -> dict[str, dict[str, tuple[list[str], np.ndarray]]]:
         """set -> class -> (its prompts, the tower's embeddings float32 [P, F])."""

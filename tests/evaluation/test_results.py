@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import bootstrap, metrics, results
+from ecg_jax.evaluation import bootstrap, metrics, results, tables
 
 CLASSES = ("NORM", "MI", "WPW", "AFIB")
 PATIENT = np.array([f"p{i // 2}" for i in range(200)])
@@ -170,7 +170,7 @@ def test_table_puts_encoders_and_chance_together():
     y, score = sample()
     rows = make(y, score) + make(*sample(gap=0), encoder="random")
     rows += make(y, score, protocol="linear_probe")
-    text = results.table(rows)
+    text = tables.table(rows)
     assert max(map(len, text.splitlines())) <= 96
     first, second = text.split("\n\n")
     lines = first.splitlines()
@@ -183,7 +183,7 @@ def test_table_puts_encoders_and_chance_together():
     assert lines[5:] == ["1 of 4 classes left out: no positive: WPW"]
     assert "linear_probe" in second
     one = find(rows[:20], "macro", "f1") | dict(note="odd")
-    assert results.table([*rows[:2], one, *rows[20:24]]).endswith("\ntrained F1: odd")
+    assert tables.table([*rows[:2], one, *rows[20:24]]).endswith("\ntrained F1: odd")
     assert "random" not in second
 
 
@@ -192,4 +192,4 @@ def test_table_of_rows_read_back(tmp_path):
     y[:] = False
     path = tmp_path / "results.json"
     results.write(make(y, score), path)
-    assert "trained  -" in results.table(json.loads(path.read_text()))
+    assert "trained  -" in tables.table(json.loads(path.read_text()))
