@@ -99,21 +99,28 @@ def base(given: ConfigDict) -> ConfigDict:
     c.evaluate.select = "super"  # its validation zero-shot macro AUC names the best checkpoint
     c.evaluate.protocols = ("zero_shot", "linear_probe")  # and knn, finetune, supervised
     c.evaluate.fractions = (1.0,)  # of the training labels that the linear probe learns from
+    c.evaluate.finetune_fractions = (0.05,)  # of those that fine-tuning learns from
     c.evaluate.conditions = ()  # harder test records, such as "6 leads"; "all" of them
     c.evaluate.retrieval = True
     c.evaluate.prompts = ""  # a prompt file of one's own
     c.evaluate.draws = 1000
     c.evaluate.batch_size = 128
 
-    c.evaluate.finetune = ConfigDict()  # also of supervised training from scratch
-    c.evaluate.finetune.fractions = (0.05,)  # of the training labels
-    c.evaluate.finetune.epochs = 15
-    c.evaluate.finetune.min_updates = 150  # fewer records than that takes are gone over more often
-    c.evaluate.finetune.max_updates = 10_000
-    c.evaluate.finetune.batch_size = 64
-    c.evaluate.finetune.learning_rates = (1e-3,)  # the best on validation is kept
-    c.evaluate.finetune.head_rate = 1.0  # the head's learning rate, in the encoder's
-    c.evaluate.finetune.weight_decay = 0.05
-    c.evaluate.finetune.clip = 1.0  # of the gradient's norm
-    c.evaluate.finetune.head = "prevalence"  # or probe: where the head starts
+    c.evaluate.finetune = labelled("probe", (3e-4,), min_updates=150)
+    c.evaluate.supervised = labelled("prevalence", (1e-3,), min_updates=300)
+    return c
+
+
+def labelled(head: str, learning_rates: tuple[float, ...], min_updates: int) -> ConfigDict:
+    """How encoder and head are trained on labels: see ecg_jax/evaluation/finetune.py."""
+    c = ConfigDict()
+    c.head = head  # where it starts: prevalence, or probe for an encoder that has learned
+    c.learning_rates = learning_rates  # the best on validation is kept
+    c.head_rate = 1.0  # the head's learning rate, in the encoder's
+    c.weight_decay = 0.05
+    c.clip = 1.0  # of the gradient's norm; 0: none
+    c.batch_size = 32  # ETP section 3.2
+    c.epochs = 15
+    c.min_updates = min_updates  # fewer records than that takes are gone over more often
+    c.max_updates = 10_000
     return c

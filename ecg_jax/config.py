@@ -113,14 +113,10 @@ def check(config: Config) -> None:
     positive = ("epochs", "batch_size", "shards", "log_every", "eval_every", "seconds", "rate")
     positive += ("model.width", "model.dim", "model.temperature", "evaluate.draws")
     positive += ("evaluate.batch_size", "optimizer.learning_rate")
-    finetune = ("epochs", "min_updates", "max_updates", "batch_size", "head_rate")
-    positive += tuple(f"evaluate.finetune.{name}" for name in finetune)
     for name in positive:
         if not fields[name] > 0:
             raise UserError(f"--config.{name}={fields[name]}: must be above zero")
-    not_negative = ("seed", "steps_per_dispatch", "checkpoint_seconds", "model.hidden")
-    not_negative += ("evaluate.finetune.weight_decay", "evaluate.finetune.clip")
-    for name in not_negative:
+    for name in ("seed", "steps_per_dispatch", "checkpoint_seconds", "model.hidden"):
         if fields[name] < 0:
             raise UserError(f"--config.{name}={fields[name]}: must not be negative")
     choices = {
@@ -134,7 +130,6 @@ def check(config: Config) -> None:
         "text.pooling": ("auto", "mean", "cls"),
         "text.empty": ("drop", "error"),
         "text.language": ("english", "original"),
-        "evaluate.finetune.head": ("prevalence", "probe"),
     }
     for name, allowed in choices.items():
         value = fields[name]
@@ -142,21 +137,34 @@ def check(config: Config) -> None:
             raise UserError(
                 f"--config.{name}={value}: choose one of {', '.join(map(str, allowed))}"
             )
-    for name in ("evaluate.fractions", "evaluate.finetune.fractions"):
+    for name in ("evaluate.fractions", "evaluate.finetune_fractions"):
         if not all(0 < share <= 1 for share in fields[name]):
             raise UserError(f"--config.{name}={fields[name]}: shares are above 0 and at most 1")
     if not 0 <= fields["average"] < 1:
         raise UserError(f"--config.average={fields['average']}: must be in [0, 1)")
-    rates = fields["evaluate.finetune.learning_rates"]
+    for protocol in ("finetune", "supervised"):
+        _check_labelled(protocol, config.evaluate[protocol].to_dict())
+
+
+def _check_labelled(protocol: str, options: dict[str, Any]) -> None:
+    """Options of training on labels: see `evaluation.finetune`."""
+
+    def wrong(name: str, why: str) -> UserError:
+        return UserError(f"--config.evaluate.{protocol}.{name}={options[name]}: {why}")
+
+    for name in ("head_rate", "batch_size", "epochs", "min_updates", "max_updates"):
+        if not options[name] > 0:
+            raise wrong(name, "must be above zero")
+    for name in ("weight_decay", "clip"):
+        if options[name] < 0:
+            raise wrong(name, "must not be negative")
+    rates = options["learning_rates"]
     if not rates or not all(rate > 0 for rate in rates):
-        raise UserError(
-            f"--config.evaluate.finetune.learning_rates={rates}: name one or more, above zero"
-        )
-    least, most = (fields[f"evaluate.finetune.{name}"] for name in ("min_updates", "max_updates"))
-    if least > most:
-        raise UserError(
-            f"--config.evaluate.finetune.min_updates={least}: more than the {most} of max_updates"
-        )
+        raise wrong("learning_rates", "name one or more, above zero")
+    if options["min_updates"] > options["max_updates"]:
+        raise wrong("min_updates", f"more than the {options['max_updates']} of max_updates")
+    if options["head"] not in ("prevalence", "probe"):
+        raise wrong("head", "choose one of prevalence, probe")
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -164,7 +172,16 @@ def to_json(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
-# Fields that the configs of earlier runs lack, with what was so before there was a choice.
+_LABELLED = {
+    "head_rate": 1.0,
+    "weight_decay": 0.05,
+    "clip": 1.0,
+    "batch_size": 32,
+    "epochs": 15,
+    "max_updates": 10_000,
+}
+# Fields that the configs of earlier runs lack, with what was so before there was a choice, or is
+# so by default.
 ADDED = {
     "stream": False,
     "accumulate": 1,
@@ -182,16 +199,19 @@ ADDED = {
     "parallel.loss": "plain",
     "parallel.batch_norm": "global",
     "parallel.shard_optimizer": False,
-    "evaluate.finetune.fractions": (0.05,),
-    "evaluate.finetune.epochs": 15,
-    "evaluate.finetune.min_updates": 150,
-    "evaluate.finetune.max_updates": 10_000,
-    "evaluate.finetune.batch_size": 64,
-    "evaluate.finetune.learning_rates": (1e-3,),
-    "evaluate.finetune.head_rate": 1.0,
-    "evaluate.finetune.weight_decay": 0.05,
-    "evaluate.finetune.clip": 1.0,
-    "evaluate.finetune.head": "prevalence",
+    "evaluate.finetune_fractions": (0.05,),
+    "evaluate.finetune": {
+        "head": "probe",
+        "learning_rates": (3e-4,),
+        "min_updates": 150,
+        **_LABELLED,
+    },
+    "evaluate.supervised": {
+        "head": "prevalence",
+        "learning_rates": (1e-3,),
+        "min_updates": 300,
+        **_LABELLED,
+    },
 }
 
 

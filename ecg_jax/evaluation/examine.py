@@ -81,8 +81,7 @@ def _knn(subject: Subject, task: str) -> Iterator[Predictions]:
 
 
 def _finetune(subject: Subject, task: str) -> Iterator[Predictions]:
-    config = subject.material.experiment.config.evaluate.finetune
-    for fraction in config.fractions:
+    for fraction in subject.material.experiment.config.evaluate.finetune_fractions:
         yield from _trained_on(subject, task, "finetune", fraction)
 
 

@@ -1,9 +1,9 @@
 """Full fine-tuning: an encoder and a linear multi-label head, trained together on labels.
 
 From a pre-trained start this is fine-tuning, from a random one supervised training from scratch, as
-METS's baselines are (Li et al. 2023, section 4.3). Everything else is the same for both: sigmoid
-cross-entropy, the recipe's augmentations, AdamW with a warm-up and a cosine to zero. The learning
-rate and the epoch whose weights are kept are those with the highest macro AUROC on validation.
+METS's baselines are (Li et al. 2023, section 4.3). Both minimise the sigmoid cross-entropy under
+the recipe's augmentations, with AdamW, a warm-up and a cosine to zero. The learning rate and the
+epoch whose weights are kept are those with the highest macro AUROC on validation.
 """
 
 from collections.abc import Iterator
@@ -74,12 +74,15 @@ class _State(NamedTuple):
 
 
 class Finetuner:
-    """Fine-tunes encoders of one experiment by its `config.evaluate.finetune`. Its step is compiled
-    once for each number of classes, whatever the number of records."""
+    """Trains encoders of one experiment on labels. Its step is compiled once for each number of
+    classes, whatever the number of records."""
 
-    def __init__(self, experiment: Experiment):
-        self._experiment = experiment
-        self._config = c = experiment.config.evaluate.finetune
+    def __init__(self, experiment: Experiment, protocol: str):
+        """`protocol`, "finetune" or "supervised", names the options, `config.evaluate[protocol]`:
+        a start that has learned wants a lower learning rate than a random one, and a head that
+        does not begin by pulling it apart."""
+        self._experiment, self._protocol = experiment, protocol
+        self._config = c = experiment.config.evaluate[protocol]
         self._augment = augment.compose(experiment.config.augment, experiment.config.rate)
         self._optimizer = optax.chain(
             optax.clip_by_global_norm(c.clip) if c.clip else optax.identity(),
@@ -113,21 +116,21 @@ class Finetuner:
         if not (fitted & _mixed(y_validation)).any():
             raise UserError(
                 f"no class of {task} has positives and negatives among both the {len(y)} training "
-                f"and the {len(y_validation)} validation records: nothing to fine-tune by"
+                f"and the {len(y_validation)} validation records: nothing to learn or to choose by"
             )
-        stream, total = self._batches(train, seed)
-        classes = (y.astype(np.float32), (fitted / fitted.sum()).astype(np.float32))
-        labels, weight = (parallel.put(array, self._copies) for array in classes)
+        stream, total = self._batches(train, y, seed)
+        weight = parallel.put((fitted / fitted.sum()).astype(np.float32), self._copies)
         start = self._start(params, state, self._head(params, state, train, validation, task))
         best, path = None, []
         for peak in self._config.learning_rates:
             batches = stream.batches(0, total)
             rates = schedule(peak, total)
-            for epoch, now, loss in self._epochs(start, batches, labels, weight, rates, seed):
+            for epoch, now, loss in self._epochs(start, batches, weight, rates, seed):
                 if not np.isfinite(loss):
+                    where = f"{self._protocol}, {task}: epoch {epoch} at learning rate {peak:g}"
                     raise UserError(
-                        f"fine-tuning on {task}: the loss is {loss} in epoch {epoch} at learning "
-                        f"rate {peak:g}: set --config.evaluate.finetune.learning_rates lower"
+                        f"{where}: the loss is {loss}: set "
+                        f"--config.evaluate.{self._protocol}.learning_rates lower"
                     )
                 tuned = _tuned(now, fitted)
                 score = predict(self._experiment, tuned, validation)
@@ -138,20 +141,21 @@ class Finetuner:
         assert best is not None
         return best._replace(path=tuple(path))
 
-    def _batches(self, train: Records, seed: int) -> tuple[Stream, int]:
-        """The batches of the training records, and the number of updates."""
+    def _batches(self, train: Records, y: np.ndarray, seed: int) -> tuple[Stream, int]:
+        """The batches of the training records, their labels in the place of the report's row, and
+        the number of updates."""
         c, shards = self._config, self._experiment.config.shards
         size = -(-c.batch_size // shards) * shards
         # Few records are repeated, so that they fill batches and hardly any waits for its turn.
         steps = -(-c.min_updates // c.epochs)
         copies = -(-steps * size // len(train))
-        rows = np.tile(np.arange(len(train), dtype=np.int32), copies)
+        rows = np.tile(np.arange(len(train)), copies)
         records = train if copies == 1 else train.take(rows)
         stream = Stream(
             self._experiment.mesh,
             records.ecg,
             records.lead_mask,
-            rows,  # of the labels, where pre-training has the reports'
+            y[rows].astype(np.float32),
             shards=shards,
             batch_size=size,
             seed=seed,
@@ -187,7 +191,6 @@ class Finetuner:
         self,
         now: _State,
         batches: Iterator[Batch],
-        labels: jax.Array,
         weight: jax.Array,
         rates: np.ndarray,
         seed: int,
@@ -197,7 +200,7 @@ class Finetuner:
         ends = {-(-total * epoch // epochs) for epoch in range(1, epochs + 1)}
         losses, epoch = [], 0
         for step, (batch, rate) in enumerate(zip(batches, rates, strict=True)):
-            now, loss = self._update(now, batch, labels, weight, rate, seed, step)
+            now, loss = self._update(now, batch, weight, rate, seed, step)
             losses.append(loss)
             if step + 1 in ends:
                 epoch += 1
@@ -209,7 +212,6 @@ class Finetuner:
         params: dict[str, Tree],
         state: Tree,
         batch: Batch,
-        y: jax.Array,
         weight: jax.Array,
         key: jax.Array,
     ) -> tuple[jax.Array, Tree]:
@@ -217,26 +219,24 @@ class Finetuner:
         x, mask = self._augment(key, x, batch.lead_mask)
         features, state = self._experiment.method.train_encode(params["encoder"], state, x, mask)
         logits = features @ params["head"]["kernel"] + params["head"]["bias"]
-        loss = optax.sigmoid_binary_cross_entropy(logits, y)
+        loss = optax.sigmoid_binary_cross_entropy(logits, batch.text)
         return jnp.sum(loss.mean(axis=0) * weight), state
 
     def _updated(
         self,
         now: _State,
         batch: Batch,
-        labels: jax.Array,
         weight: jax.Array,
         rate: jax.Array,
         seed: jax.Array,
         step: jax.Array,
     ) -> tuple[_State, jax.Array]:
-        """One update at learning rate `rate`; labels [N, K] of all records, weights [K]."""
+        """One update at learning rate `rate`; `weight` [K] is that of each class in the loss."""
         key = jax.random.fold_in(jax.random.key(seed), step)
         grad = jax.value_and_grad(self._loss, has_aux=True)
         with parallel.mesh_of(batch.ecg):
-            (loss, method), gradient = grad(
-                now.params, now.method, batch, labels[batch.text], weight, key
-            )
+            (loss, method), gradient = grad(now.params, now.method, batch, weight, key)
+        updates: Any  # a tree as params is
         updates, moments = self._optimizer.update(gradient, now.moments, now.params)
         rates = {"encoder": rate, "head": rate * self._config.head_rate}
         params = {
@@ -276,4 +276,4 @@ def _labels(split: Records, task: str) -> np.ndarray:
 
 def _mixed(y: np.ndarray) -> np.ndarray:
     """bool [K]: classes that have both positives and negatives."""
-    return y.any(axis=0) & ~y.all(axis=0)
+    return np.asarray(y.any(axis=0) & ~y.all(axis=0))

@@ -100,7 +100,8 @@ def fit_finetune(subject: Subject, task: str, rule: str, fraction: float) -> Fit
     experiment = subject.material.experiment
     train, note = training(experiment.train, task, rule, fraction, experiment.config.seed)
     validation = experiment.validation.take(judged(experiment.validation, task, rule).rows)
-    tuned = subject.material.finetuner.fit(
+    options = "supervised" if subject.name == "random" else "finetune"
+    tuned = subject.material.finetuner(options).fit(
         subject.params,
         subject.state,
         experiment.train.take(train.rows),

@@ -18,16 +18,13 @@ from ecg_jax.text import prompts
 
 class Material:
     """What all encoders of one evaluation share: records, also under harder conditions, the text
-    tower's embeddings of prompts and reports, and the compiled fine-tuning step."""
+    tower's embeddings of prompts and reports, and the compiled steps of training on labels."""
 
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
         self.prompts = functools.cache(self._prompts)
         self.under = functools.cache(self._under)
-
-    @functools.cached_property
-    def finetuner(self) -> Finetuner:
-        return Finetuner(self.experiment)
+        self.finetuner = functools.cache(functools.partial(Finetuner, experiment))
 
     @functools.cached_property
     def conditions(self) -> dict[str, robustness.Condition]:

@@ -46,21 +46,33 @@ def records(N, seed=0, y=None):
     )
 
 
-def experiment(devices=1, **options):
+OPTIONS = {"epochs": 3, "min_updates": 3, "batch_size": 32, "learning_rates": (3e-3,)}
+
+
+def experiment(devices=1):
     config = etp.get_config("demo")
     config.update(seconds=T / 100, augment=())
     config.model.update(width=8, dim=16, convolution="plain")
-    config.evaluate.finetune.update(
-        {"epochs": 3, "min_updates": 3, "batch_size": 32, "learning_rates": (3e-3,), **options}
-    )
     mesh = parallel.make_mesh(jax.devices()[:devices])
     tower: Any = types.SimpleNamespace(width=8)
     return Experiment(config, mesh, build(config), tower)
 
 
-def fit(opened, train, validation, *, start=None, seed=0, task="planted", tuner=None):
+@pytest.fixture(scope="module")
+def opened():
+    return experiment()
+
+
+@pytest.fixture(scope="module")
+def tuner(opened):
+    """One for all tests, as compiling takes most of their time; `fit` sets its options."""
+    return finetune.Finetuner(opened, "supervised")
+
+
+def fit(tuner, train, validation, *, start=None, seed=0, task="planted", **options):
+    opened = tuner._experiment
+    tuner._config.update({"head": "prevalence", "max_updates": 10_000, **OPTIONS, **options})
     params, state = start or opened.init(jax.random.key(0))
-    tuner = tuner or finetune.Finetuner(opened)
     return tuner.fit(params, state, train, validation, task, seed=seed)
 
 
@@ -69,18 +81,17 @@ def leaves(tree):
 
 
 @pytest.fixture(scope="module")
-def trained():
+def trained(opened, tuner):
     """150 updates on 32 records whose labels are random, and the start."""
-    opened = experiment(epochs=6, min_updates=150)
     rng = np.random.default_rng(5)
     few = records(32)
     few.labels["planted"][:] = rng.random((32, 3)) < 0.5
     start = opened.init(jax.random.key(0))
-    return opened, few, start, fit(opened, few, few, start=start)
+    return few, start, fit(tuner, few, few, start=start, epochs=6, min_updates=150)
 
 
-def test_it_overfits_a_small_batch(trained):
-    opened, few, start, tuned = trained
+def test_it_overfits_a_small_batch(opened, trained):
+    few, start, tuned = trained
     assert tuned.best.auroc == 1.0
     assert tuned.path[-1].loss < 0.1 < 0.5 < tuned.path[0].loss
     assert [(row.learning_rate, row.epoch) for row in tuned.path] == [
@@ -96,10 +107,9 @@ def test_it_overfits_a_small_batch(trained):
     assert all(np.abs(after - before).max() > 0 for before, after in moved)
 
 
-def test_before_it_has_learned_it_predicts_the_prevalence():
-    opened = experiment(epochs=1, learning_rates=(1e-30,), weight_decay=0.0)
+def test_before_it_has_learned_it_predicts_the_prevalence(opened, tuner):
     train, validation = records(128), records(40, seed=1)
-    tuned = fit(opened, train, validation)
+    tuned = fit(tuner, train, validation, epochs=1, learning_rates=(1e-30,))
     share = train.labels["planted"].mean(axis=0)
     probability = 1 / (1 + np.exp(-finetune.predict(opened, tuned, validation)))
     np.testing.assert_allclose(probability, np.tile(share, (40, 1)), rtol=1e-5)
@@ -107,8 +117,7 @@ def test_before_it_has_learned_it_predicts_the_prevalence():
     assert tuned.path[0].loss == pytest.approx(entropy, rel=1e-5)  # an epoch is all 128 records
 
 
-def test_the_best_rate_and_epoch_on_validation_are_kept(monkeypatch):
-    opened = experiment(learning_rates=(3e-3, 1e-3))
+def test_the_best_rate_and_epoch_on_validation_are_kept(tuner, monkeypatch):
     planted = iter([0.6, 0.8, 0.7, 0.5, 0.9, 0.9])
     seen, predict = [], finetune.predict
 
@@ -118,7 +127,7 @@ def test_the_best_rate_and_epoch_on_validation_are_kept(monkeypatch):
 
     monkeypatch.setattr(finetune, "predict", watched)
     monkeypatch.setattr(finetune.metrics, "macro", lambda values: next(planted))
-    tuned = fit(opened, records(64), records(40, seed=1))
+    tuned = fit(tuner, records(64), records(40, seed=1), learning_rates=(3e-3, 1e-3))
     assert [row.auroc for row in tuned.path] == [0.6, 0.8, 0.7, 0.5, 0.9, 0.9]
     assert tuned.best == tuned.path[4]  # of equally good ones the first
     assert (tuned.best.learning_rate, tuned.best.epoch) == (1e-3, 2)
@@ -126,59 +135,53 @@ def test_the_best_rate_and_epoch_on_validation_are_kept(monkeypatch):
     assert same == [False, False, False, False, True, False]
 
 
-def test_the_same_seed_gives_the_same_scores_and_another_start_others():
-    opened = experiment(epochs=2, min_updates=8)
+def test_the_same_seed_gives_the_same_scores_and_another_start_others(opened, tuner):
     train, validation = records(64), records(40, seed=1)
-    tuner = finetune.Finetuner(opened)
-    first = fit(opened, train, validation, tuner=tuner)
-    scores = [finetune.predict(opened, first, validation)]
-    for seed, start in ((0, None), (1, None), (0, opened.init(jax.random.key(9)))):
-        other = fit(opened, train, validation, seed=seed, start=start, tuner=tuner)
-        scores.append(finetune.predict(opened, other, validation))
-    np.testing.assert_array_equal(scores[0], scores[1])
-    assert np.abs(scores[0] - scores[2]).max() > 1e-3
-    assert np.abs(scores[0] - scores[3]).max() > 1e-3
+
+    def scores(**given):
+        tuned = fit(tuner, train, validation, epochs=2, min_updates=8, **given)
+        return finetune.predict(opened, tuned, validation)
+
+    first = scores()
+    np.testing.assert_array_equal(first, scores())
+    assert np.abs(first - scores(seed=1)).max() > 1e-3
+    assert np.abs(first - scores(start=opened.init(jax.random.key(9)))).max() > 1e-3
 
 
-def test_a_start_that_has_learned_helps_where_labels_are_few():
-    opened = experiment(epochs=4, min_updates=40)
-    tuner, validation = finetune.Finetuner(opened), records(200, seed=3)
-    many = fit(opened, records(512, seed=2), validation, tuner=tuner)
-    few = records(20, seed=4)
-    random = fit(opened, few, validation, tuner=tuner)
-    tuned = fit(opened, few, validation, start=(many.params, many.state), tuner=tuner)
+def test_a_start_that_has_learned_helps_where_labels_are_few(tuner):
+    validation, few = records(200, seed=3), records(20, seed=4)
+    enough = {"epochs": 4, "min_updates": 40}
+    many = fit(tuner, records(512, seed=2), validation, **enough)
+    random = fit(tuner, few, validation, **enough)
+    tuned = fit(tuner, few, validation, start=(many.params, many.state), **enough)
     assert tuned.best.auroc > random.best.auroc + 0.05
 
 
-def test_a_head_that_starts_at_the_linear_probe(trained):
-    opened, few, _, tuned = trained
+def test_a_head_that_starts_at_the_linear_probe(opened, tuner, trained):
+    few, _, tuned = trained
     start = (tuned.params, tuned.state)
-    probed = experiment(head="probe", epochs=1, learning_rates=(1e-30,))
-    untouched = fit(probed, few, few, start=start)
-    x = opened.encode(*start, few).features
-    y = few.labels["planted"]
-    probe = finetune.linear_probe.fit(x, y, x, y)
-    wanted = finetune.linear_probe.predict(probe, x)
-    drift = np.abs(finetune.predict(probed, untouched, few) - wanted).max()
+    options = {"head": "probe", "epochs": 1, "learning_rates": (1e-30,)}
+    untouched = fit(tuner, few, few, start=start, **options)
+    x, y = opened.encode(*start, few).features, few.labels["planted"]
+    wanted = finetune.linear_probe.predict(finetune.linear_probe.fit(x, y, x, y), x)
+    drift = np.abs(finetune.predict(opened, untouched, few) - wanted).max()
     assert drift < 0.2 * np.abs(wanted).max()  # only BatchNorm's statistics have moved
 
 
-def test_one_and_eight_devices_agree():
-    rows = []
-    for devices in (1, 8):
-        opened = experiment(devices, epochs=1, min_updates=1, max_updates=1, head_rate=2.0)
-        tuned = fit(opened, records(64), records(40, seed=1))
+def test_one_and_eight_devices_agree(tuner):
+    rows, once = [], {"epochs": 1, "min_updates": 1, "max_updates": 1}
+    for these in (tuner, finetune.Finetuner(experiment(8), "supervised")):
+        tuned = fit(these, records(64), records(40, seed=1), **once)
         rows.append((tuned.path[0].loss, leaves(tuned.state)))
     assert rows[0][0] == pytest.approx(rows[1][0], rel=1e-5)
     for one, eight in zip(rows[0][1], rows[1][1], strict=True):
         np.testing.assert_allclose(one, eight, atol=1e-5)
 
 
-def test_a_class_that_cannot_be_learned_has_no_score():
+def test_a_class_that_cannot_be_learned_has_no_score(opened, tuner):
     train, validation = records(64), records(40, seed=1)
     train.labels["planted"][:, 0], train.labels["planted"][:, 2] = False, True
-    opened = experiment()
-    tuned = fit(opened, train, validation)
+    tuned = fit(tuner, train, validation)
     score = finetune.predict(opened, tuned, validation)
     assert np.isnan(score[:, [0, 2]]).all() and np.isfinite(score[:, 1]).all()
     assert np.isnan(tuned.bias).tolist() == [True, False, True]
@@ -186,17 +189,31 @@ def test_a_class_that_cannot_be_learned_has_no_score():
 
 
 def test_few_records_are_drawn_equally_often_and_the_updates_have_a_floor_and_a_ceiling():
-    opened = experiment(epochs=5, min_updates=50, max_updates=200)
-    tuner = finetune.Finetuner(opened)
-    stream, total = tuner._batches(records(7), seed=0)
+    opened = experiment()
+    opened.config.evaluate.supervised.update({**OPTIONS, "epochs": 5, "min_updates": 50})
+    opened.config.evaluate.supervised.max_updates = 200
+    tuner = finetune.Finetuner(opened, "supervised")
+
+    def batches(N):
+        return tuner._batches(records(N), np.eye(N, dtype=bool), seed=0)
+
+    stream, total = batches(7)
     assert total == 50
-    drawn = np.concatenate([np.asarray(batch.text) for batch in stream.batches(0, total)])
-    assert len(drawn) == 50 * 32
-    counts = np.bincount(drawn, minlength=7)
+    drawn = [np.asarray(batch.text) for batch in stream.batches(0, total)]
+    assert {batch.shape for batch in drawn} == {(32, 7)}
+    counts = sum(batch.sum(axis=0) for batch in drawn)
     assert counts.min() > 0.95 * counts.mean() and counts.max() < 1.05 * counts.mean()
-    assert tuner._batches(records(320), seed=0)[1] == 50
-    assert tuner._batches(records(640), seed=0)[1] == 5 * 20
-    assert tuner._batches(records(3200), seed=0)[1] == 200
+    assert [batches(N)[1] for N in (320, 640, 3200)] == [50, 5 * 20, 200]
+
+
+def test_labels_come_with_their_records(tuner):
+    train = records(64)
+    y = train.labels["planted"]
+    stream, _ = tuner._batches(train, y, seed=0)
+    batch = jax.device_get(stream.batch(1))
+    for ecg, label in zip(batch.ecg, batch.text, strict=True):
+        (n,) = np.flatnonzero((train.ecg == ecg).all(axis=(1, 2)))
+        np.testing.assert_array_equal(label, y[n])
 
 
 def test_the_schedule():
@@ -207,16 +224,15 @@ def test_the_schedule():
     assert finetune.schedule(0.5, 1).tolist() == [0.5]
 
 
-def test_wrong_input():
-    opened = experiment(learning_rates=(1e30,))
+def test_wrong_input(tuner):
     train, validation = records(64), records(40, seed=1)
     with pytest.raises(UserError, match="planted has no task 'super': it has planted"):
-        fit(opened, train, validation, task="super")
-    with pytest.raises(UserError, match=r"on planted: the loss is .* in epoch \d at learning rate"):
-        fit(opened, train, validation)
+        fit(tuner, train, validation, task="super")
+    with pytest.raises(UserError, match=r"supervised, planted: epoch \d at .* 1e\+30: the loss is"):
+        fit(tuner, train, validation, learning_rates=(1e30,))
     validation.labels["planted"][:] = True
     with pytest.raises(UserError, match=r"no class of planted has .* the 40 validation records"):
-        fit(opened, train, validation)
+        fit(tuner, train, validation)
 
 
 @pytest.mark.parametrize(
@@ -231,23 +247,23 @@ def test_wrong_input():
         ("head", "zero", "choose one of prevalence, probe"),
     ],
 )
-def test_values_that_no_fine_tuning_can_have(name, value, message):
-    config = etp.get_config("demo")
-    config_lib.check(config)
-    config.evaluate.finetune[name] = value
-    with pytest.raises(UserError, match=rf"--config\.evaluate\.finetune\.{name}=.*: {message}"):
+def test_values_that_no_training_on_labels_can_have(name, value, message):
+    for protocol in ("finetune", "supervised"):
+        config = etp.get_config("demo")
         config_lib.check(config)
+        config.evaluate[protocol][name] = value
+        with pytest.raises(UserError, match=rf"evaluate\.{protocol}\.{name}=.*: {message}"):
+            config_lib.check(config)
 
 
-def test_runs_from_before_fine_tuning_get_todays_options():
+def test_runs_from_before_there_were_these_options_get_the_defaults():
     config = common.base(common.parse_arg(""))
     old = config_lib.to_json(config)
-    del old["evaluate"]["finetune"]
-    assert config_lib.from_json(old).evaluate.finetune == config.evaluate.finetune
+    del old["evaluate"]["finetune"], old["evaluate"]["supervised"]
+    assert config_lib.to_json(config_lib.from_json(old)) == config_lib.to_json(config)
 
 
-def test_training_mode_is_what_pre_training_sees():
-    opened = experiment()
+def test_training_mode_is_what_pre_training_sees(opened):
     params, state = opened.init(jax.random.key(0))
     rng = np.random.default_rng(0)
     view = View(
