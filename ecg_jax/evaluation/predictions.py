@@ -75,7 +75,7 @@ def read(path: Path) -> list[Predictions]:
     if not path.exists():
         return []
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             return [
                 Predictions(**fields, **{name: file[f"{i}.{name}"] for name in ARRAYS})

@@ -1,0 +1,144 @@
+"""From an encoder to predictions and rows: who is judged, what is chosen where, what is refused."""
+
+import agreement
+import jax
+import numpy as np
+import pytest
+
+from ecg_jax.errors import UserError
+from ecg_jax.evaluation import examine, predictions, protocols, retrieval
+from ecg_jax.evaluation.report import fill
+from ecg_jax.evaluation.subject import Material, Subject
+from ecg_jax.experiment import open_experiment
+
+
+@pytest.fixture(scope="module")
+def subject(simulated):
+    experiment = open_experiment(agreement.small(simulated))
+    return Subject("trained", Material(experiment), *experiment.init(jax.random.key(0)))
+
+
+def ask(subject, **fields):
+    """The same encoder, asked for something else."""
+    subject.material.experiment.config.evaluate.update(fields)
+    return list(examine.examine(subject))
+
+
+def test_each_rule_judges_its_records(subject):
+    test = subject.material.experiment.test
+    y = test.labels["super"]
+    for rule, wanted in (("corrected", y.any(axis=1)), ("paper", y.sum(axis=1) == 1)):
+        rows, labels = protocols.judged(test, "super", rule)
+        np.testing.assert_array_equal(rows, np.flatnonzero(wanted))
+        np.testing.assert_array_equal(labels, y[rows])
+    assert 0 < len(protocols.judged(test, "super", "paper").rows) < y.any(axis=1).sum()
+    with pytest.raises(UserError, match=r"simulated has no label set 'supr'.*did you mean super"):
+        protocols.judged(test, "supr", "corrected")
+
+
+def test_every_protocol_rule_share_and_condition_once(subject):
+    found = ask(
+        subject,
+        tasks=("super",),
+        protocols=("zero_shot", "linear_probe", "knn"),
+        fractions=(0.1, 1.0),
+        conditions=("6 leads", "SNR 0 dB"),
+    )
+    keys = [p.key for p in found]
+    assert len(set(keys)) == len(keys)
+    shown = {(p.protocol, p.rule, p.fraction, p.condition, p.split) for p in found}
+    assert shown == {
+        ("zero_shot", "corrected", None, "", "validation"),
+        ("zero_shot", "corrected", None, "", "test"),
+        ("zero_shot", "corrected", None, "6 leads", "test"),
+        ("zero_shot", "corrected", None, "SNR 0 dB", "test"),
+        ("zero_shot", "paper", None, "", "test"),
+        ("linear_probe", "corrected", 0.1, "", "test"),
+        ("linear_probe", "corrected", 1.0, "", "validation"),
+        ("linear_probe", "corrected", 1.0, "", "test"),
+        ("linear_probe", "corrected", 1.0, "6 leads", "test"),
+        ("linear_probe", "corrected", 1.0, "SNR 0 dB", "test"),
+        ("linear_probe", "paper", 1.0, "", "test"),
+        ("knn", "corrected", 1.0, "", "test"),
+    }
+    by = {(p.protocol, p.rule, p.fraction, p.condition, p.split): p for p in found}
+    plain = by["linear_probe", "corrected", 1.0, "", "test"]
+    harder = by["linear_probe", "corrected", 1.0, "6 leads", "test"]
+    np.testing.assert_array_equal(plain.threshold, harder.threshold)
+    np.testing.assert_array_equal(plain.y, harder.y)
+    assert np.abs(plain.score - harder.score).max() > 1e-3
+    few = by["linear_probe", "corrected", 0.1, "", "test"]
+    assert "training records of" in few.note
+    assert "the template of ETP" in by["zero_shot", "paper", None, "", "test"].note
+
+
+def test_choices_do_not_look_at_the_test_split(subject, monkeypatch):
+    """Shuffled test labels change figures, but neither scores nor thresholds."""
+    plain = ask(subject, protocols=("zero_shot", "linear_probe", "knn"), conditions=())
+    test = subject.material.experiment.test
+    rng = np.random.default_rng(0)
+    monkeypatch.setitem(test.labels, "super", rng.permutation(test.labels["super"]))
+    for a, b in zip(plain, ask(subject), strict=True):
+        np.testing.assert_array_equal(a.threshold, b.threshold)
+        assert a.note == b.note
+        score = dict(zip(a.record_id, a.score, strict=True))
+        both = [
+            (score[name], s) for name, s in zip(b.record_id, b.score, strict=True) if name in score
+        ]
+        assert both
+        assert all(np.array_equal(x, y) for x, y in both)
+
+
+def test_rows_of_both_rules(subject):
+    found = ask(subject, protocols=("linear_probe",), fractions=(1.0,), conditions=())
+    by = {p.rule: p for p in found if p.split == "test"}
+    rows = {
+        (rule, method): examine.rows(by[rule], method=method, draws=20)
+        for rule in by
+        for method in ("etp", "mets")
+    }
+    metrics = {key: {row["metric"] for row in value} for key, value in rows.items()}
+    assert metrics["corrected", "etp"] == {"auroc", "auprc", "f1", "accuracy"}
+    assert metrics["paper", "etp"] == {"auroc", "f1", "accuracy"}
+    assert metrics["paper", "mets"] == {"precision", "recall", "f1", "accuracy"}
+    extras = {"rule", "fraction", "condition", "choice", "chance", "positives", "note"}
+    assert all(extras <= set(row) for value in rows.values() for row in value)
+
+
+def test_predictions_are_read_back_as_they_were(subject, tmp_path):
+    found = ask(subject, protocols=("zero_shot", "linear_probe"))
+    path = tmp_path / "predictions.npz"
+    predictions.write(found, path)
+    for a, b in zip(found, predictions.read(path), strict=True):
+        assert a.key == b.key
+        assert (a.classes, a.note) == (b.classes, b.note)
+        for name in predictions.ARRAYS:
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert predictions.read(tmp_path / "none.npz") == []
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="is damaged"):
+        predictions.read(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"protocols": ("zero_shoot",)}, "unknown protocol 'zero_shoot': there are zero_shot, "),
+        ({"conditions": ("5 leads",)}, "unknown condition '5 leads': there are all, 12 leads, "),
+    ],
+)
+def test_unknown_names(subject, fields, message):
+    with pytest.raises(UserError, match=message):
+        ask(subject, **({"protocols": ("zero_shot",), "conditions": ()} | fields))
+
+
+def test_retrieval_has_both_directions(subject):
+    rows = examine.retrieval_rows(subject)
+    assert {row["label"] for row in rows} == {"ecg_to_report", "report_to_ecg"}
+    assert {row["metric"] for row in rows} == set(retrieval.METRICS)
+
+
+def test_samples_are_ordered_by_the_place_of_their_true_classes():
+    y = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 1]], bool)
+    score = np.array([[3, 1, 1], [2, 1, 3], [1, 1, 2]], np.float32)
+    np.testing.assert_array_equal(fill.mean_place(y, score), [1, 2, 2])
