@@ -74,6 +74,9 @@ def base(given: ConfigDict) -> ConfigDict:
     c.model.temperature = 0.07
     c.model.learn_temperature = False
     c.model.same_report = False
+    c.model.soft_targets = (
+        0.0  # above 0: reports that the text tower finds alike are positives, too
+    )
     c.model.loss = "info_nce"  # or sigmoid, whose paper learns tau from 0.1
     c.model.bias = -10.0  # of the sigmoid loss, where it starts
 

@@ -116,7 +116,13 @@ def check(config: Config) -> None:
     for name in positive:
         if not fields[name] > 0:
             raise UserError(f"--config.{name}={fields[name]}: must be above zero")
-    for name in ("seed", "steps_per_dispatch", "checkpoint_seconds", "model.hidden"):
+    for name in (
+        "seed",
+        "model.soft_targets",
+        "steps_per_dispatch",
+        "checkpoint_seconds",
+        "model.hidden",
+    ):
         if fields[name] < 0:
             raise UserError(f"--config.{name}={fields[name]}: must not be negative")
     choices = {
@@ -194,6 +200,7 @@ ADDED = {
     "evaluate.prompts": "",
     "model.convolution": "plain",
     "model.remat": False,
+    "model.soft_targets": 0.0,
     "model.loss": "info_nce",
     "model.bias": -10.0,
     "parallel.loss": "plain",

@@ -84,14 +84,10 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
     config = experiment.config
     check_records(experiment, folder)
     start = experiment.init(jax.random.key(config.seed))
-    best = Checkpoints(folder / "checkpoints" / "best", keep=1)
-    restored = best.restore(frozen(*start))
-    if restored is None:
-        raise UserError(f"{folder} has no best checkpoint yet: train it with its own command")
-    step, tree, _ = restored
+    step, *best = restore(folder, *start)
     material = Material(experiment)
     subjects = (
-        Subject(trained_name(experiment), material, tree["params"], tree["method"]),
+        Subject(trained_name(experiment), material, *best),
         Subject("random", material, *calibrated(experiment, *start)),
     )
     found, rows = [], []
@@ -112,6 +108,19 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
     print(tables.table(rows))
     print(f"written: {folder / 'results.json'}, {folder / 'report.html'}")
     return rows
+
+
+def restore(folder: Path, params: Any, state: Any) -> tuple[int, Any, Any]:
+    """Step, parameters and state of a run's best checkpoint, which are like those given.
+
+    Raises:
+      UserError: there is none that is whole.
+    """
+    best = Checkpoints(folder / "checkpoints" / "best", keep=1).restore(frozen(params, state))
+    if best is None:
+        raise UserError(f"{folder} has no best checkpoint yet: train it with its own command")
+    step, tree, _ = best
+    return step, tree["params"], tree["method"]
 
 
 def trained_name(experiment: Experiment) -> str:

@@ -21,8 +21,9 @@ from ecg_jax import config as config_lib
 from ecg_jax.config import Config
 from ecg_jax.data import records
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation import published, results
+from ecg_jax.evaluation import published, report, results
 from ecg_jax.evaluation.predictions import key
+from ecg_jax.evaluation.report import fill
 from ecg_jax.experiment import open_experiment
 
 
@@ -83,14 +84,18 @@ def main() -> None:
         raise UserError(f"--seeds {args.seeds}: not whole numbers, such as 0,1,2") from None
     for dataset in dict.fromkeys(("ptb_xl", *table.targets)):
         prepare(args, dataset)
-    rows = []
+    rows, folders = [], []
     for seed, shuffled in runs(table, seeds):
         config = recipe(table, args, seed, shuffled)
-        rows += run(table, config, out / f"{'shuffled' if shuffled else table.method}_{seed}")
+        folders.append(out / f"{'shuffled' if shuffled else table.method}_{seed}")
+        rows += run(table, config, folders[-1])
     results.write(rows, out / "results.json")
-    print(f"\n{args.table}, seeds {args.seeds}, mean ± standard deviation over them")
+    trained = {folder: workdir.read(folder)[1] for folder in folders[: len(seeds)]}
+    title = f"{args.table}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    report.write(fill.several(title, trained, rows), out / "report.html")
+    print(f"\n{args.table}, seeds {args.seeds}: mean ± standard deviation over them")
     print(beside(rows, args.table))
-    print(f"written: {out / 'results.json'}")
+    print(f"written: {out / 'results.json'}, {out / 'report.html'}")
 
 
 def prepare(args: argparse.Namespace, dataset: str) -> None:

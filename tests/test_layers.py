@@ -15,7 +15,7 @@ LAYERS = (
     ("evaluation",),
     ("workdir", "progress"),
     ("evaluate",),
-    ("train", "export"),
+    ("train", "export", "show_prompts"),
     ("reproduce",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,15 +1,13 @@
 """What a figure is worth nothing without: the same network, untrained."""
 
-import copy
 from typing import Any
 
 import jax
 import numpy as np
 
-from ecg_jax import methods, parallel
+from ecg_jax import parallel
 from ecg_jax.data import normalize
 from ecg_jax.experiment import Experiment
-from ecg_jax.methods import View
 
 
 def calibrated(
@@ -24,18 +22,12 @@ def calibrated(
     devices, sharding = experiment.mesh.devices.size, parallel.by_record(experiment.mesh)
     size = max(min(config.evaluate.batch_size, len(train)) // devices, 1) * devices
     rng = np.random.default_rng(config.seed)
-    plain = copy.deepcopy(config)
-    plain.augment, plain.accumulate, plain.parallel.loss = (), 1, "plain"
-    plain.batch_size = size
-    loss = methods.build(plain).loss
 
     @jax.jit
     def observe(params: Any, state: Any, ecg: jax.Array, mask: jax.Array) -> Any:
-        text = jax.numpy.zeros((size, experiment.tower.width))
         x = normalize.normalize(ecg, mask, config.normalize)
-        view = View(x, mask, text, jax.numpy.arange(size))
         with parallel.mesh_of(ecg):
-            return loss(params, state, view, jax.random.key(config.seed))[1][0]
+            return experiment.method.train_encode(params, state, x, mask)[1]
 
     for _ in range(batches):  # of the initial statistics 0.9^64 = 0.1 % remains
         rows = rng.choice(len(train), size, replace=False)

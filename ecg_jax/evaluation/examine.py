@@ -21,6 +21,7 @@ def examine(subject: Subject) -> Iterator[Predictions]:
         if name not in PROTOCOLS:
             raise UserError(f"unknown protocol {name!r}: there are {', '.join(PROTOCOLS)}")
         for task in config.tasks:
+            print(f"{subject.name}, {name}: {task}", flush=True)
             yield from PROTOCOLS[name](subject, task)
 
 
@@ -64,11 +65,12 @@ def _under_conditions(
 
 
 def _conditions(subject: Subject, asked: Sequence[str]) -> list[str]:
-    """The conditions asked for; of "all", those that the test records can be brought to."""
+    """The conditions asked for; "all" are those that change the test records, and that they can be
+    brought to."""
     material = subject.material
     known = list(material.conditions)
     if "all" in asked:
-        return [name for name in known if material.can(name)]
+        return [name for name in known if name != "12 leads" and material.can(name)]
     for name in asked:
         if name not in known:
             raise UserError(f"unknown condition {name!r}: there are all, {', '.join(known)}")

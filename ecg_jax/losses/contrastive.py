@@ -19,6 +19,7 @@ def symmetric_info_nce(
     temperature: jax.Array | float,
     group: jax.Array | None = None,
     form: str = "plain",
+    softness: float = 0.0,
 ) -> jax.Array:
     """ETP equations 3-5, METS equations 2-4: symmetric InfoNCE over the global batch.
 
@@ -33,25 +34,22 @@ def symmetric_info_nce(
       group: int [K] or None. Records of one group (the same report, word for word) are all
         positives of each other: the target is spread evenly over the group's members, instead
         of calling a record's own report a negative because a neighbour has it too. None is the
-        papers' loss.
+        papers' loss. Or float32 [K, F], unit vectors of the frozen text tower: the target of
+        record i is then spread over all records j, in proportion to exp(cos(i, j) / softness).
+      softness: above 0 with such vectors; the larger, the more a similar report counts as one's own.
       form: one of `FORMS`; all but `plain` need a mesh, `jax.set_mesh`.
 
     Returns:
       float32 scalar.
     """
+    group = _groups(e, group)
     if form != "plain":
-        return sharded.symmetric_info_nce(e, t, temperature, _groups(e, group), form)
+        return sharded.symmetric_info_nce(e, t, temperature, group, form, softness)
     logits = (e @ t.T) / temperature
-    if group is None:
-        positive = jnp.sum(e * t, axis=-1) / temperature
-        to_text = logsumexp(logits, axis=1) - positive
-        to_ecg = logsumexp(logits, axis=0) - positive
-    else:
-        same = (group[:, None] == group[None, :]).astype(logits.dtype)
-        target = same / same.sum(axis=1, keepdims=True)
-        positive = jnp.sum(target * logits, axis=1)
-        to_text = logsumexp(logits, axis=1) - positive
-        to_ecg = logsumexp(logits, axis=0) - jnp.sum(target * logits, axis=0)
+    weight = sharded.kinship(group, group, softness)
+    target = weight / weight.sum(axis=1, keepdims=True)
+    to_text = logsumexp(logits, axis=1) - jnp.sum(target * logits, axis=1)
+    to_ecg = logsumexp(logits, axis=0) - jnp.sum(target.T * logits, axis=0)
     return 0.5 * jnp.mean(to_text + to_ecg)
 
 

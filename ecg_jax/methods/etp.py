@@ -25,14 +25,16 @@ MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 
 def build(config: Config) -> Method:
     """config.model: depth, width, dtype, convolution, remat, dim, hidden, temperature,
-    learn_temperature, same_report, loss, bias; config.parallel: loss, batch_norm; config.augment:
-    see `augment.compose`; config.accumulate: see `in_chunks`."""
+    learn_temperature, same_report, soft_targets, loss, bias; config.parallel: loss, batch_norm;
+    config.augment: see `augment.compose`; config.accumulate: see `in_chunks`."""
     m, form, chunks = config.model, config.parallel.loss, config.accumulate
     if chunks < 1 or config.batch_size % chunks:
         raise UserError(
             f"a batch of {config.batch_size} does not divide into {chunks} chunks: "
             "set --config.accumulate to a divisor of it"
         )
+    if m.soft_targets and m.loss == "sigmoid":
+        raise UserError("model.soft_targets are of the info_nce loss: set it to 0 for the sigmoid")
     encoder = ResNet1D(m.depth, m.width, activations(m.dtype), form=m.convolution, remat=m.remat)
     ecg_head = Projection(m.dim, m.hidden)
     text_head = Projection(m.dim, m.hidden)
@@ -78,14 +80,19 @@ def build(config: Config) -> Method:
         tau = temperature(params)
         if m.loss == "sigmoid":
             return sigmoid(e, t, tau, params["bias"], group, form)
-        return symmetric_info_nce(e, t, tau, group, form)  # eqs 3-5
+        return symmetric_info_nce(e, t, tau, group, form, m.soft_targets)  # eqs 3-5
+
+    def positives(view: View) -> jax.Array | None:
+        if m.soft_targets:
+            return normalize(view.text)
+        return view.text_id if m.same_report else None
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         ecg, _ = augmentation(key, view.ecg, view.lead_mask)
         train_chunk = functools.partial(train_encode, params, state, lead_mask=None)
         features, updated = in_chunks(train_chunk, ecg, chunks)
         e, t = project(params, features), encode_text(params, view.text)
-        value = contrast(params, e, t, view.text_id if m.same_report else None)
+        value = contrast(params, e, t, positives(view))
         metrics = {
             "temperature": temperature(params),
             "positive_cosine": jnp.sum(e * t, axis=-1).mean(),

@@ -16,11 +16,15 @@ from ecg_jax.losses import contrastive
 D = 5
 
 
+SOFTNESS = 0.3
+
+
 def info_nce(e, t, group, tau):
-    """ETP equations 3-5, record by record."""
+    """ETP equations 3-5, record by record; `group` may be vectors whose likeness counts."""
     K, total = len(e), 0.0
     for i in range(K):
-        target = (group == group[i]) / (group == group[i]).sum()
+        alike = group == group[i] if group.ndim == 1 else np.exp(group @ group[i] / SOFTNESS)
+        target = alike / alike.sum()
         total -= target @ log_softmax(t @ e[i] / tau) + target @ log_softmax(e @ t[i] / tau)
     return total / (2 * K)
 
@@ -37,18 +41,18 @@ LOSSES = {
 }
 
 
-def records(K, grouped):
+def records(K, positives):
     rng = np.random.default_rng(K)
-    e, t = rng.standard_normal((2, K, D))
-    group = rng.permutation(np.arange(K) // 3) if grouped else np.arange(K)
-    return [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (e, t)], group
+    e, t, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.normal(size=(3, K, D)))
+    groups = {"own": np.arange(K), "group": rng.permutation(np.arange(K) // 3), "soft": text}
+    return (e, t), groups[positives]
 
 
 @functools.cache
-def expected(loss, K, grouped):
+def expected(loss, K, positives):
     """The oracle's value, and its gradients for e, t and the scalars by central differences."""
     oracle, _, scalars = LOSSES[loss]
-    (e, t), group = records(K, grouped)
+    (e, t), group = records(K, positives)
     point = np.concatenate([e.ravel(), t.ravel(), scalars])
 
     def of(flat):
@@ -59,26 +63,33 @@ def expected(loss, K, grouped):
     return of(point), np.mean(steps, axis=0)
 
 
-@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize(
+    ("loss", "positives"),
+    [
+        *(("info_nce", kind) for kind in ("own", "group", "soft")),
+        *(("sigmoid", kind) for kind in ("own", "group")),
+    ],
+)
 @pytest.mark.parametrize(("devices", "K"), [(1, 16), (8, 16), (8, 32)])
 @pytest.mark.parametrize("form", contrastive.FORMS)
-@pytest.mark.parametrize("loss", LOSSES)
-def test_value_and_gradients(loss, form, devices, K, grouped):
-    (e, t), group = records(K, grouped)
+def test_value_and_gradients(loss, form, devices, K, positives):
+    (e, t), group = records(K, positives)
     _, run, scalars = LOSSES[loss]
     mesh = parallel.make_mesh(jax.devices()[:devices])
     sharding = parallel.by_record(mesh)
     e, t = (parallel.put(x.astype(np.float32), sharding) for x in (e, t))
-    ids = parallel.put(group.astype(np.int32), sharding) if grouped else None
+    kind = np.float32 if positives == "soft" else np.int32
+    ids = None if positives == "own" else parallel.put(group.astype(kind), sharding)
+    softness = {"softness": SOFTNESS} if positives == "soft" else {}
 
     def value(e, t, *scalars):
-        return run(e, t, *scalars, ids, form)
+        return run(e, t, *scalars, ids, form, **softness)
 
     arguments = (e, t, *map(jnp.float32, scalars))
     with jax.set_mesh(mesh):
         grad = jax.jit(jax.value_and_grad(value, argnums=tuple(range(len(arguments)))))
         found, gradients = grad(*arguments)
-    wanted, gradient = expected(loss, K, grouped)
+    wanted, gradient = expected(loss, K, positives)
     np.testing.assert_allclose(found, wanted, rtol=2e-6)
     flat = np.concatenate([np.ravel(g) for g in gradients])
     np.testing.assert_allclose(flat, gradient, atol=1e-6 * max(1.0, np.abs(gradient).max()))
@@ -86,7 +97,7 @@ def test_value_and_gradients(loss, form, devices, K, grouped):
 
 @pytest.mark.parametrize("form", ["gathered", "ring"])
 def test_embeddings_far_from_unit_length_do_not_overflow(form):
-    (e, t), _ = records(16, False)
+    (e, t), _ = records(16, "own")
     e, t = (jnp.asarray(100 * x, jnp.float32) for x in (e, t))
     plain = contrastive.symmetric_info_nce(e, t, 0.01)
     assert plain > 1e4  # exp of it is not a float32

@@ -1,7 +1,8 @@
 """What a run's report shows, from the run's folder and its evaluated encoder."""
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ecg_jax.evaluation import predictions, published, zero_shot
 from ecg_jax.evaluation.predictions import Predictions
 from ecg_jax.evaluation.report import projection
 from ecg_jax.evaluation.report.content import Content, Embedding, PromptMap, Sample
+from ecg_jax.evaluation.results import Row
 from ecg_jax.evaluation.subject import Subject
 
 SAMPLES = (("typical", 2), ("best", 2), ("worst", 2))
@@ -25,36 +27,50 @@ def content(subject: Subject, folder: Path, saved: dict[str, Any]) -> Content:
     saved: the run's config.json.
     """
     experiment = subject.material.experiment
-    config, tower = experiment.config, experiment.tower.describe()
+    config = experiment.config
     rows = json.loads((folder / "results.json").read_text())
     scored = predictions.read(folder / "predictions.npz")
-    limits = ["Research software: not a medical device, not for diagnosis."]
-    if tower["stand_in"]:
-        limits.append(f"The text tower is a stand-in: {tower['note']}.")
-    limits.append(f"{len(experiment.test):,} test records: the intervals say how little that is.")
     tasks = [task for task in config.evaluate.tasks if subject.reads_text]
-    return Content(
-        title=f"{config.method.upper()} on {experiment.test.dataset}",
-        description=describe(folder, saved, config.method),
-        limits=limits,
-        rows=rows,
-        predictions=[p for p in scored if p.split == "test"],
-        validation=[p for p in scored if p.split == "validation"],
-        published=papers(),
-        history=_history(folder),
+    return dataclasses.replace(
+        several(f"{config.method.upper()} on {experiment.test.dataset}", {folder: saved}, rows),
         prompts=[prompt_map(subject, task) for task in tasks],
         embedding=embedding(subject, config.evaluate.tasks[0]),
         samples=samples(subject, config.evaluate.tasks[0], scored),
     )
 
 
-def describe(folder: Path, saved: dict[str, Any], method: str) -> list[tuple[str, str]]:
+def several(title: str, runs: Mapping[Path, dict[str, Any]], rows: Sequence[Row]) -> Content:
+    """What several runs' folders hold: figures of all seeds, curves of the first run.
+
+    Args:
+      runs: folder -> its config.json.
+    """
+    (first, saved), *_ = runs.items()
+    scored, tower = predictions.read(first / "predictions.npz"), saved["text_tower"]
+    limits = ["Research software: not a medical device, not for diagnosis."]
+    if tower["stand_in"]:
+        limits.append(f"The text tower is a stand-in: {tower['note']}.")
+    most = max((row["n"] for row in rows if row["split"] == "test"), default=0)
+    limits.append(f"At most {most:,} test records: the intervals say how much that tells.")
+    return Content(
+        title=title,
+        description=describe(first, saved),
+        limits=limits,
+        rows=rows,
+        predictions=[p for p in scored if p.split == "test"],
+        validation=[p for p in scored if p.split == "validation"],
+        published=papers(),
+        history=[row for folder, run in runs.items() for row in _history(folder, run)],
+    )
+
+
+def describe(folder: Path, saved: dict[str, Any]) -> list[tuple[str, str]]:
     config, tower = saved["config"], saved["text_tower"]
     splits = (f"{name} {digest[:12]}" for name, digest in saved["splits"].items())
     packages = (f"{name} {version}" for name, version in saved["packages"].items())
     return [
         ("run", folder.name),
-        ("method", method),
+        ("method", config["method"]),
         ("trained on", f"{config['dataset']}, {config['rate']} Hz, seed {config['seed']}"),
         ("text tower", tower["note"]),
         ("splits (sha256)", ", ".join(splits)),
@@ -67,15 +83,22 @@ def describe(folder: Path, saved: dict[str, Any], method: str) -> list[tuple[str
 def papers() -> list[dict[str, Any]]:
     """Published figures; the field's benchmark judges all records, as the corrected rule does."""
     rules = {"paper": "paper", "benchmark": "corrected"}
-    return [
-        row | {"source": f"{row['encoder']} ({row['source']})", "rule": rules[row["rule"]]}
-        for row in published.load()
-    ]
+    return [row | {"source": _source(row), "rule": rules[row["rule"]]} for row in published.load()]
 
 
-def _history(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def _source(row: dict[str, Any]) -> str:
+    """`ETP, table 1`; `SimCLR (METS, table 1)`; `MERL, 10 %`."""
+    own = row["encoder"] in row["source"]
+    name = row["source"] if own else f"{row['encoder']} ({row['source']})"
+    if row["rule"] == "benchmark" and own:
+        name = row["encoder"]
+    return name if row["fraction"] in (None, 1) else f"{name}, {row['fraction']:.0%}"
+
+
+def _history(folder: Path, saved: dict[str, Any]) -> list[dict[str, Any]]:
+    path, seed = folder / "metrics.jsonl", saved["config"]["seed"]
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) | {"seed": seed} for line in lines]
 
 
 def prompt_map(subject: Subject, task: str) -> PromptMap:

@@ -1,0 +1,91 @@
+"""Commands that train and evaluate a table: what they run, that they go on, what they print."""
+
+import json
+import sys
+
+import agreement
+import jax
+import pytest
+
+from ecg_jax import evaluate, parallel, reproduce, train
+from ecg_jax.errors import UserError
+from ecg_jax.evaluation import published
+from ecg_jax.experiment import open_experiment
+
+
+@pytest.fixture
+def table(monkeypatch, simulated):
+    """A table of simulated records, with tiny networks."""
+    table = reproduce.Table("etp", {"simulated": ("super",)}, ("zero_shot",), shuffled=True)
+
+    def recipe(table, args, seed, shuffled):
+        config = agreement.small(simulated)
+        config.update(seed=seed, epochs=1)
+        config.text.shuffle = shuffled
+        return config
+
+    monkeypatch.setattr(reproduce, "TABLES", {"etp-table2": table})
+    monkeypatch.setattr(reproduce, "recipe", recipe)
+    monkeypatch.setattr(reproduce, "prepare", lambda args, dataset: None)
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    monkeypatch.setattr(parallel, "make_mesh", lambda: mesh)
+    return table
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["reproduce", "etp-table2", *arguments])
+    reproduce.main()
+
+
+def test_a_table_is_trained_evaluated_and_not_done_twice(table, tmp_path, monkeypatch, capsys):
+    run(monkeypatch, "--out", str(tmp_path), "--seeds", "3")
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert {row["encoder"] for row in rows} == {"trained", "shuffled", "random"}
+    assert {row["seed"] for row in rows} == {3}
+    assert {row["rule"] for row in rows} == {"corrected", "paper"}
+    assert "etp-table2, 1 seed" in (tmp_path / "report.html").read_text()
+    folders = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
+    assert folders == ["etp_3", "shuffled_3"]
+    lines = capsys.readouterr().out.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("etp-table2, seeds 3"))
+    shown = [line.split() for line in lines[first + 2 : -1]]
+    assert ["super", "zero_shot", "corrected", "shuffled", "auroc"] in [line[:5] for line in shown]
+
+    for module, name in ((train, "train"), (evaluate, "evaluate")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("done again"))
+    run(monkeypatch, "--out", str(tmp_path), "--seeds", "3")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("written: ")
+
+
+def test_shuffled_reports_are_those_of_others(simulated):
+    config = agreement.small(simulated)
+    plain = train.load_data(open_experiment(config))[0].split
+    config.text.shuffle = True
+    shuffled = train.load_data(open_experiment(config))[0].split
+    assert (plain.ecg == shuffled.ecg).all()
+    assert sorted(plain.text.ravel().tolist()) == sorted(shuffled.text.ravel().tolist())
+    assert (plain.text != shuffled.text).mean() > 0.5
+
+
+def test_every_published_table_has_its_command():
+    papers = {name for name in published.names() if not name.startswith("context")}
+    assert papers <= set(reproduce.TABLES)
+
+
+def test_published_figures_stand_beside_ours():
+    row = next(
+        row
+        for row in published.table("etp-table2")
+        if row["role"] == "trained" and row["metric"] == "auroc" and row["label"] == "macro"
+    )
+    ours = {**row, "encoder": "trained", "condition": "", "split": "test"}
+    lines = reproduce.beside(
+        [ours | {"value": 0.8, "seed": 0}, ours | {"value": 0.6, "seed": 1}], "etp-table2"
+    ).splitlines()
+    assert lines[1].endswith(f"0.700 ± 0.141   {row['value']:.3f} in the paper")
+
+
+@pytest.mark.parametrize("seeds", ["", "a", "0;1"])
+def test_bad_seeds(table, monkeypatch, seeds):
+    with pytest.raises(UserError, match=r"not whole numbers, such as 0,1,2"):
+        run(monkeypatch, "--seeds", seeds)
