@@ -138,7 +138,9 @@ def run(table: Table, config: Config, folder: Path) -> list[results.Row]:
         for target in asked:
             evaluate.evaluate(open_experiment(target), folder)
         workdir.write_json(done, names)
-    return [row for row in json.loads(path.read_text()) if row["dataset"] in table.targets]
+    rows = [row for row in json.loads(path.read_text()) if row["dataset"] in table.targets]
+    # The random encoder is that of the run on true reports.
+    return [row for row in rows if row["encoder"] == "shuffled" or not config.text.shuffle]
 
 
 def wanted(table: Table, config: Config, dataset: str) -> Config:

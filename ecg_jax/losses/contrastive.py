@@ -36,7 +36,7 @@ def symmetric_info_nce(
         of calling a record's own report a negative because a neighbour has it too. None is the
         papers' loss. Or float32 [K, F], unit vectors of the frozen text tower: the target of
         record i is then spread over all records j, in proportion to exp(cos(i, j) / softness).
-      softness: above 0 with such vectors; the larger, the more a similar report counts as one's own.
+      softness: above 0 with such vectors; the larger, the more a similar report counts.
       form: one of `FORMS`; all but `plain` need a mesh, `jax.set_mesh`.
 
     Returns:
