@@ -69,9 +69,9 @@ def robustness(figures: Figures) -> Markup:
         own = gather.select(own, fraction=largest, rule="corrected", label=MACRO)
         if own:
             name = f"{dataset} {task}"
-            parts.append(element("h3", f"{name}, {PROTOCOLS.get(protocol, protocol)}"))
-            parts.append(_condition_figure(own, name))
-            parts.append(tables.condition_table(own, name, protocol))
+            body = join([_condition_figure(own, name), tables.condition_table(own, name, protocol)])
+            summary = element("summary", f"{name}, {PROTOCOLS.get(protocol, protocol)}")
+            parts.append(element("details", summary, body, open=not parts))
     return join(parts)
 
 
