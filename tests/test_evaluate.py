@@ -1,0 +1,118 @@
+"""`python -m ecg_jax.evaluate`: other tasks and datasets than the training's; what is refused."""
+
+import dataclasses
+import json
+import shutil
+import sys
+
+import agreement
+import jax
+import numpy as np
+import pytest
+
+from ecg_jax import config as config_lib
+from ecg_jax import evaluate, parallel, show_prompts, workdir
+from ecg_jax.checkpoint import Checkpoints
+from ecg_jax.data.leads import LEADS
+from ecg_jax.errors import UserError
+from ecg_jax.experiment import open_experiment
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    make, patch = parallel.make_mesh, pytest.MonkeyPatch()
+    patch.setattr(parallel, "make_mesh", lambda devices=None: make(devices or jax.devices()[:1]))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def trained(simulated, tmp_path_factory):
+    """A run's folder, its best checkpoint that of the start."""
+    config = agreement.small(simulated)
+    config.evaluate.retrieval = False
+    experiment = open_experiment(config)
+    folder = tmp_path_factory.mktemp("run")
+    workdir.claim(folder, experiment)
+    best = Checkpoints(folder / "checkpoints" / "best", keep=1)
+    best.save(1, evaluate.frozen(*experiment.init(jax.random.key(1))), {"select": 0.5})
+    best.close()
+    return folder
+
+
+def run(monkeypatch, program, folder, *arguments):
+    monkeypatch.setattr(sys, "argv", ["program", f"--workdir={folder}", *arguments])
+    program.main()
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_rows_of_other_protocols_stay(trained, monkeypatch, capsys):
+    first = run(monkeypatch, evaluate, trained, "--protocols", "zero_shot")
+    assert {row["protocol"] for row in first} == {"zero_shot"}
+    both = run(monkeypatch, evaluate, trained, "--protocols", "knn")
+    assert {row["protocol"] for row in both} == {"zero_shot", "knn"}
+    again = run(monkeypatch, evaluate, trained, "--protocols", "knn")
+    assert len(again) == len(both)
+    assert "Not measured" in (trained / "report.html").read_text()
+    assert "trained, knn: super" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "sper"], r"simulated has no label set 'sper'.*did you mean super"),
+        (["--fractions", "0.1,x"], r"--fractions 0.1,x: not numbers"),
+        (["--fractions", "0"], r"evaluate.fractions=.*above 0 and at most 1"),
+        (["--dataset", "mit_bih"], r"--dataset mit_bih needs --tasks"),
+        (["--dataset", "mit_bih", "--tasks", "aami"], r"mit_bih at 100 Hz is not prepared"),
+    ],
+)
+def test_one_line_for_what_is_wrong(trained, monkeypatch, arguments, message):
+    with pytest.raises(UserError, match=message):
+        run(monkeypatch, evaluate, trained, *arguments)
+
+
+def test_an_encoder_never_sees_records_of_another_rate(trained, monkeypatch, simulated, tmp_path):
+    """Records at 500 Hz in the folder of those at 100 Hz are refused by their own metadata."""
+    prepared = tmp_path / "simulated" / "rate100"
+    shutil.copytree(simulated / "simulated" / "rate100", prepared)
+    (metadata,) = prepared.glob("*/metadata.json")
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"rate": 500}))
+    with pytest.raises(UserError, match=r"rate is 500, needed is 100"):
+        run(monkeypatch, evaluate, trained, "--data_dir", str(tmp_path))
+
+
+def test_leads_that_the_encoder_was_trained_with_are_named(trained, capsys):
+    experiment = open_experiment(workdir.read(trained)[0])
+    test = experiment.test
+    mask = np.zeros_like(test.lead_mask)
+    mask[:, [LEADS.index("II"), LEADS.index("V1")]] = True
+    experiment.__dict__["test"] = dataclasses.replace(test, lead_mask=mask)
+    assert workdir.read(trained)[1]["leads"] == list(LEADS)
+    evaluate.check_leads(experiment, LEADS)
+    line = capsys.readouterr().out
+    assert line.startswith("simulated has the leads II, V1; I, III, aVR, aVL,")
+    assert "are zero" in line
+    with pytest.raises(UserError, match="trained on I, III: it has seen none of them"):
+        evaluate.check_leads(experiment, ("I", "III"))
+
+
+def test_prompts_are_shown_with_their_validation_figures(trained, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["show_prompts", f"--workdir={trained}"])
+    show_prompts.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("simulated super, ")
+    assert lines[0].endswith("validation records")
+    assert any(line.startswith("serves the task: ") for line in lines)
+    assert any(line.startswith("  0.") and "sinus rhythm" in line for line in lines)
+
+
+def test_a_config_of_before_has_todays_fields(trained):
+    saved = json.loads((trained / "config.json").read_text())["config"]
+    for name in config_lib.ADDED:
+        *groups, field = name.split(".")
+        place = saved
+        for group in groups:
+            place = place[group]
+        del place[field]
+    config_lib.check(config_lib.from_json(saved))
