@@ -77,6 +77,7 @@ def test_the_papers_own_hyper_parameters():
     assert (etp.model.temperature, etp.model.learn_temperature) == (0.07, False)
     assert (etp.text.tower, etp.text.language) == ("clinicalbert", "original")
     assert not etp.augment and not etp.model.same_report and not etp.model.hidden
+    assert not etp.model.soft_targets and not etp.average
     mets = parse("--config=configs/mets.py:paper", "--workdir=x").config
     o = mets.optimizer
     assert (o.name, o.learning_rate, o.weight_decay, o.schedule) == ("adam", 1e-3, 1e-3, "constant")

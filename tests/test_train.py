@@ -215,7 +215,7 @@ def test_the_length_of_a_dispatch_does_not_change_the_figures(small):
 def test_a_method_overfits_one_batch(small, name):
     small.method = name
     small.augment = ()
-    small.model.same_report = False
+    small.model.soft_targets = 0.0
     method = build(small)
     rng = np.random.default_rng(0)
     view = View(
