@@ -194,6 +194,7 @@ ADDED = {
     "average": 0.0,
     "text.shuffle": False,
     "evaluate.protocols": ("zero_shot", "linear_probe"),
+    "evaluate.rules": ("corrected", "paper"),
     "evaluate.fractions": (1.0,),
     "evaluate.conditions": (),
     "evaluate.retrieval": True,

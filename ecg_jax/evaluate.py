@@ -5,7 +5,6 @@ with a random encoder beside the trained one, under the corrected rule and under
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
     parser.add_argument("--data_dir", help="where the prepared data lie, if not where they were")
     parser.add_argument("--dataset", help="another one than that of the training: transfer")
+    parser.add_argument("--prompts", help="a prompt file of your own")
     for name in LISTS:
         parser.add_argument(f"--{name}", help="comma-separated, if not the run's own")
     for field in hosts.FLAGS:
@@ -41,7 +41,7 @@ def main() -> None:
             help=field.metadata["help"],
         )
     args = parser.parse_args()
-    config, saved = workdir.read(args.workdir)
+    config, _ = workdir.read(args.workdir)
     trained_on = config.dataset
     for name in ("data_dir", "dataset"):
         if getattr(args, name):
@@ -50,14 +50,12 @@ def main() -> None:
         if getattr(args, name) is not None:
             items = [item for item in getattr(args, name).split(",") if item]
             config.evaluate[name] = _numbers(items) if name == "fractions" else items
+    config.evaluate.prompts = args.prompts or config.evaluate.prompts
     if config.dataset != trained_on and not args.tasks:
         raise UserError(f"--dataset {config.dataset} needs --tasks: its label sets, such as aami")
     hosts.start(hosts.Address(**{field.name: getattr(args, field.name) for field in hosts.FLAGS}))
     workdir.check_hosts(config)
-    experiment = hosts.together(lambda: open_experiment(config))
-    if config.dataset != trained_on:
-        check_leads(experiment, saved.get("leads", LEADS))
-    evaluate(experiment, args.workdir)
+    evaluate(hosts.together(lambda: open_experiment(config)), args.workdir)
 
 
 def _numbers(items: list[str]) -> list[float]:
@@ -99,7 +97,8 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
                 rows += examine.rows(part, method=config.method, draws=config.evaluate.draws)
         if config.evaluate.retrieval:
             rows += examine.retrieval_rows(subject)
-    rows = [{**row, "seed": config.seed, "text_tower": tower} for row in rows]
+    rows = [{**row, "seed": config.seed, "step": step, "text_tower": tower} for row in rows]
+    found = [part._replace(step=step) for part in found]
     rows.sort(key=lambda row: (row["task"], row["protocol"], row["encoder"] == "random"))
     hosts.first_alone(lambda: _write(folder, rows, found))
     page = fill.content(subjects[0], folder, workdir.read(folder)[1])
@@ -129,29 +128,41 @@ def trained_name(experiment: Experiment) -> str:
 
 
 def _write(folder: Path, rows: list[results.Row], found: list[Predictions]) -> None:
-    new = {predictions.key(row) for row in rows}
+    """Beside what there is of the same checkpoint."""
+    step = rows[0]["step"] if rows else None
+    new = {predictions.key(row) for row in rows} | {p.key for p in found}
     path = folder / "results.json"
-    old = json.loads(path.read_text()) if path.exists() else []
-    results.write([r for r in old if predictions.key(r) not in new] + rows, path)
+    old = [r for r in results.read(path) if predictions.key(r) not in new]
+    if others := sum(r.get("step") != step for r in old):
+        print(f"{path}: {others} rows of another checkpoint or version are left out")
+    results.write([r for r in old if r.get("step") == step] + rows, path)
     path = folder / "predictions.npz"
-    predictions.write([p for p in predictions.read(path) if p.key not in new] + found, path)
+    kept = [p for p in predictions.read(path) if p.key not in new and p.step == step]
+    predictions.write(kept + found, path)
 
 
 def check_records(experiment: Experiment, folder: Path) -> None:
-    """Raises a UserError if the records or the text tower are not the run's, if splits share a
+    """Raises a UserError if records, config or text tower are not the run's, if splits share a
     patient, or if label columns contradict each other."""
     _, saved = workdir.read(folder)
     transfer = experiment.config.dataset != saved["config"]["dataset"]
     now = {} if transfer else workdir.fingerprints(experiment)
-    if differ := workdir.changes(experiment, saved, now):
+    check_leads(experiment, saved.get("leads", LEADS))
+    if differ := differences(experiment, saved, now):
         raise UserError(
-            f"{folder} was trained with other data: {'; '.join(differ)}: name the folder of its "
-            "records with --data_dir, and give it the text model that it had"
+            f"{folder} was trained otherwise: {'; '.join(differ[:4])}: name the folder of its "
+            "records with --data_dir, and give it the config and text model that it had"
         )
     splits = (experiment.train, experiment.validation, experiment.test)
     check_leaks(*splits)
     for task in experiment.config.evaluate.tasks:
         label_check.check_labels(*splits, task)
+
+
+def differences(experiment: Experiment, saved: dict[str, Any], now: dict[str, str]) -> list[str]:
+    """What of a run is no longer as it was, but for what is evaluated."""
+    config = workdir.differences(experiment, saved, evaluating=True)
+    return config + workdir.changes(experiment, saved, now)
 
 
 def check_leads(experiment: Experiment, trained: tuple[str, ...]) -> None:

@@ -1,7 +1,7 @@
 """Trains and evaluates what a published table shows, and prints it beside the paper's figures.
 
     python -m ecg_jax.reproduce TABLE [--out runs/TABLE] [--data_dir data] [--rate 500]
-        [--text clinicalbert] [--seeds 0,1,2] [--source FOLDER]
+        [--text clinicalbert] [--recipe modern|paper] [--seeds 0,1,2] [--source FOLDER]
 
 Finished parts are not done again: the same command goes on where it stopped. docs/reproducing.md
 says what each table needs.
@@ -49,9 +49,9 @@ class Table:
 SUPER, CPSC = {"ptb_xl": ("super",)}, {"cpsc2018": ("cpsc",)}
 METS = ("zero_shot", "finetune", "supervised")
 TABLES = {
-    "etp-table1": Table("etp", SUPER | CPSC, ("linear_probe", "supervised")),
-    "etp-table2": Table("etp", SUPER, ("zero_shot",), shuffled=True),
-    "etp-table3": Table("etp", CPSC, ("zero_shot",), shuffled=True),
+    "etp-table1": Table("etp", SUPER | CPSC, ("linear_probe", "supervised"), shuffled=True),
+    "etp-table2": Table("etp", SUPER, ("zero_shot", "supervised"), shuffled=True),
+    "etp-table3": Table("etp", CPSC, ("zero_shot", "supervised"), shuffled=True),
     "mets-table1": Table("mets", SUPER, METS, shuffled=True),
     "mets-table2": Table("mets", {"ptb_xl": ("form",)}, METS, shuffled=True),
     "mets-table3": Table("mets", {"mit_bih": ("aami",)}, METS, shuffled=True),
@@ -74,14 +74,12 @@ def main() -> None:
     parser.add_argument("--source", help="folder of PTB-XL as published, if it is to be prepared")
     parser.add_argument("--rate", type=int, default=500, choices=(100, 500))
     parser.add_argument("--text", default="clinicalbert", help="text tower")
+    parser.add_argument("--recipe", default="modern", choices=("modern", "paper"))
     parser.add_argument("--seeds", default="0,1,2")
     args = parser.parse_args()
     train.configure(cache.folder("xla"))
     table, out = TABLES[args.table], args.out or Path("runs") / args.table
-    try:
-        seeds = [int(seed) for seed in args.seeds.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds {args.seeds}: not whole numbers, such as 0,1,2") from None
+    seeds = parse_seeds(args.seeds)
     for dataset in dict.fromkeys(("ptb_xl", *table.targets)):
         prepare(args, dataset)
     rows, folders = [], []
@@ -96,6 +94,16 @@ def main() -> None:
     print(f"\n{args.table}, seeds {args.seeds}: mean ± standard deviation over them")
     print(beside(rows, args.table))
     print(f"written: {out / 'results.json'}, {out / 'report.html'}")
+
+
+def parse_seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(seed) for seed in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text}: not different whole numbers, such as 0,1,2")
+    return seeds
 
 
 def prepare(args: argparse.Namespace, dataset: str) -> None:
@@ -119,39 +127,52 @@ def runs(table: Table, seeds: Sequence[int]) -> list[tuple[int, bool]]:
 
 
 def recipe(table: Table, args: argparse.Namespace, seed: int, shuffled: bool) -> Config:
-    """The pre-training's config; it evaluates the table's tasks itself where the data are its."""
+    """The pre-training's config."""
     module = importlib.import_module(f"configs.{table.method}")
-    config = module.get_config(f"rate={args.rate},text={args.text},seed={seed}")
+    config = module.get_config(f"{args.recipe},rate={args.rate},text={args.text},seed={seed}")
     config.data_dir = args.data_dir
     config.text.shuffle = shuffled
     return config
 
 
 def run(table: Table, config: Config, folder: Path) -> list[results.Row]:
-    """Trains, if that is still to be done, and evaluates; the rows of the table's datasets."""
-    path, done = folder / "results.json", folder / "evaluated.json"
-    if not path.exists():
-        train.train(config, folder)
+    """Trains and evaluates what is still to be done; the rows that the table asks for.
+
+    Raises:
+      UserError: the folder holds a run of another config or other data.
+    """
+    if not train.train(config, folder, evaluated=False):
+        raise SystemExit(0)  # stopped by SIGTERM, and has said so
+    done = folder / "evaluated.json"
     asked = [wanted(table, config, dataset) for dataset in table.targets]
     names = [config_lib.to_json(c.evaluate) | {"dataset": c.dataset} for c in asked]
-    if not (done.exists() and json.loads(done.read_text()) == names):
-        for target in asked:
+    before = json.loads(done.read_text()) if done.exists() else []
+    for target, name in zip(asked, names, strict=True):
+        if name not in before:
             evaluate.evaluate(open_experiment(target), folder)
-        workdir.write_json(done, names)
-    rows = [row for row in json.loads(path.read_text()) if row["dataset"] in table.targets]
+    workdir.write_json(done, names)
+    rows = [
+        row
+        for target in asked
+        for row in results.read(folder / "results.json")
+        if row["dataset"] == target.dataset
+        if row["protocol"] in (*target.evaluate.protocols, "retrieval")
+        if row["task"] in (*target.evaluate.tasks, "reports")
+    ]
     # The random encoder is that of the run on true reports.
     return [row for row in rows if row["encoder"] == "shuffled" or not config.text.shuffle]
 
 
 def wanted(table: Table, config: Config, dataset: str) -> Config:
     """The run's config with what a table asks of one dataset. The control with permuted reports is
-    examined in what depends on the text alone."""
+    examined frozen and on the test records as they are."""
     config = config.copy_and_resolve_references()
     config.dataset = dataset
-    control = config.text.shuffle
+    control, frozen = config.text.shuffle, ("zero_shot", "linear_probe")
+    protocols = [name for name in table.protocols if name in frozen or not control]
     config.evaluate.update(
         tasks=table.targets[dataset],
-        protocols=("zero_shot",) if control else table.protocols,
+        protocols=tuple(protocols),
         fractions=table.fractions,
         conditions=() if control else table.conditions,
         retrieval=dataset == "ptb_xl",
@@ -160,21 +181,29 @@ def wanted(table: Table, config: Config, dataset: str) -> Config:
 
 
 def beside(rows: Sequence[results.Row], name: str) -> str:
-    """Macro figures: one line for each protocol, rule, share, encoder and metric, ours as mean ±
-    standard deviation over seeds, then the paper's."""
+    """Macro figures and retrieval: one line for each protocol, rule, share, encoder and metric, ours
+    as mean ± standard deviation over seeds, chance, and the paper's. (Classes, intervals and harder
+    records are in report.html.)"""
     groups: dict[tuple, list[results.Row]] = {}
     for row in rows:
-        if row["label"] == results.MACRO and not row["condition"]:
-            groups.setdefault((*key(row), row["metric"]), []).append(row)
+        labels = (results.MACRO, "ecg_to_report", "report_to_ecg")
+        if row["label"] in labels and not row["condition"]:
+            groups.setdefault((*key(row), row["label"], row["metric"]), []).append(row)
     theirs = {_published_key(row): row for row in published.load() if row["table"] == name}
-    lines = [f"{'task':<8}{'protocol':<22}{'rule':<11}{'encoder':<18}{'metric':<11}ours"]
+    lines = [
+        f"{'task':<8}{'protocol':<22}{'rule':<11}{'encoder':<18}{'metric':<11}"
+        "ours, chance, the paper's"
+    ]
     for group in groups.values():
         first = group[0]
         share = "" if first["fraction"] in (None, 1) else f" {first['fraction']:.0%}"
-        line = f"{first['task']:<8}{first['protocol'] + share:<22}{first['rule']:<11}"
+        what = first["protocol"] + share if first["label"] == results.MACRO else first["label"]
+        line = f"{first['task']:<8}{what:<22}{first['rule']:<11}"
         line += f"{first['encoder']:<18}{first['metric']:<11}{spread([r['value'] for r in group])}"
+        if first["chance"] is not None:
+            line += f", chance {first['chance']:.3f}"
         if paper := theirs.get(_published_key({**first, "role": first["encoder"]})):
-            line += f"   {paper['value']:.3f} in the paper"
+            line += f", {paper['value']:.3f} in the paper"
         lines.append(line)
     return "\n".join(lines)
 

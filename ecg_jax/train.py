@@ -84,8 +84,9 @@ def configure(compilations: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
-def train(config: Config, folder: Path) -> bool:
-    """Trains to the end and evaluates, or saves and returns on SIGTERM; whether it is finished.
+def train(config: Config, folder: Path, *, evaluated: bool = True) -> bool:
+    """Trains to the end and (if `evaluated`) evaluates, or saves and returns on SIGTERM; whether it
+    is finished.
 
     Raises:
       UserError: wrong input, a loss that is not finite, a disk that is full.
@@ -153,7 +154,8 @@ def train(config: Config, folder: Path) -> bool:
     if stop.asked:
         print(f"stopped by SIGTERM at step {step:,}: the same command goes on from here")
         return False
-    evaluate.evaluate(experiment, folder)
+    if evaluated:
+        evaluate.evaluate(experiment, folder)
     return True
 
 
@@ -314,11 +316,17 @@ def make_dispatch(
 
 
 def running_mean(decay: float, step: jax.Array, mean: Tree, new: Tree) -> Tree:
-    """Polyak's average with the usual warm-up: decay min(d, (1 + t) / (10 + t)) at update t."""
+    """Polyak's average with the usual warm-up: decay min(d, (1 + t) / (10 + t)) at update t. What
+    is no real number, such as a counter, is taken as it is."""
     if mean is None:
         return None
     d = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda a, b: (d * a + (1 - d) * b).astype(a.dtype), mean, new)
+
+    def mix(a: jax.Array, b: jax.Array) -> jax.Array:
+        real = jnp.issubdtype(a.dtype, jnp.floating)
+        return (d * a + (1 - d) * b).astype(a.dtype) if real else b
+
+    return jax.tree.map(mix, mean, new)
 
 
 def dispatch_length(config: Config, step: int, steps: int) -> int:

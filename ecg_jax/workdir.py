@@ -25,8 +25,10 @@ FREE = {
 }
 
 
-def _free(name: str) -> bool:
-    """What is evaluated may change as well, but for what chooses the best checkpoint."""
+def _free(name: str, evaluating: bool) -> bool:
+    """What is evaluated may change as well; while training, not what chooses the checkpoint."""
+    if evaluating:
+        return name in FREE or name == "dataset" or name.startswith("evaluate.")
     chooses = ("evaluate.tasks", "evaluate.select", "evaluate.prompts")
     return name in FREE or (name.startswith("evaluate.") and name not in chooses)
 
@@ -59,12 +61,7 @@ def _claim(folder: Path, experiment: Experiment, splits: dict[str, str]) -> None
     path = folder / "config.json"
     if path.exists():
         _, saved = read(folder)
-        ours, theirs = config_lib.flatten(config), config_lib.flatten(saved["config"])
-        differ = [
-            f"{k} is {theirs.get(k)!r} there and {ours.get(k)!r} here"
-            for k in sorted(ours | theirs)
-            if ours.get(k) != theirs.get(k) and not _free(k)
-        ]
+        differ = differences(experiment, saved, evaluating=False)
         differ += changes(experiment, saved, splits) + _devices(experiment, saved)
         if differ:
             raise UserError(
@@ -78,6 +75,17 @@ def _claim(folder: Path, experiment: Experiment, splits: dict[str, str]) -> None
     leads = experiment.train.leads
     details = {"config": config, "splits": splits, "leads": leads, **provenance(experiment)}
     write_json(path, details)
+
+
+def differences(experiment: Experiment, saved: dict[str, Any], *, evaluating: bool) -> list[str]:
+    """Fields in which a run's config and today's differ, of those that must not."""
+    ours = config_lib.flatten(config_lib.to_json(experiment.config))
+    theirs = config_lib.flatten(config_lib.to_json(config_lib.from_json(saved["config"])))
+    return [
+        f"{k} is {theirs.get(k)!r} there and {ours.get(k)!r} here"
+        for k in sorted(ours | theirs)
+        if ours.get(k) != theirs.get(k) and not _free(k, evaluating)
+    ]
 
 
 def fingerprints(experiment: Experiment) -> dict[str, str]:

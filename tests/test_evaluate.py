@@ -15,6 +15,7 @@ from ecg_jax import evaluate, parallel, show_prompts, workdir
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
+from ecg_jax.evaluation import predictions, results
 from ecg_jax.experiment import open_experiment
 
 
@@ -53,8 +54,21 @@ def test_rows_of_other_protocols_stay(trained, monkeypatch, capsys):
     assert {row["protocol"] for row in both} == {"zero_shot", "knn"}
     again = run(monkeypatch, evaluate, trained, "--protocols", "knn")
     assert len(again) == len(both)
+    kept = [p.key for p in predictions.read(trained / "predictions.npz")]
+    assert len(set(kept)) == len(kept) > 0
+    old = [row | {"step": 7} for row in again if row["protocol"] == "zero_shot"]
+    results.write(old, trained / "results.json")
+    last = run(monkeypatch, evaluate, trained, "--protocols", "knn")
+    assert {row["protocol"] for row in last} == {"knn"}
+    assert f"{len(old)} rows of another checkpoint" in capsys.readouterr().out
     assert "Not measured" in (trained / "report.html").read_text()
-    assert "trained, knn: super" in capsys.readouterr().out
+
+
+def test_another_config_than_the_runs_is_refused(trained):
+    config, _ = workdir.read(trained)
+    config.normalize = "lead"
+    with pytest.raises(UserError, match=r"was trained otherwise: normalize is 'millivolt' there"):
+        evaluate.check_records(open_experiment(config), trained)
 
 
 @pytest.mark.parametrize(

@@ -51,10 +51,31 @@ def test_a_table_is_trained_evaluated_and_not_done_twice(table, tmp_path, monkey
     shown = [line.split() for line in lines[first + 2 : -1]]
     assert ["super", "zero_shot", "corrected", "shuffled", "auroc"] in [line[:5] for line in shown]
 
-    for module, name in ((train, "train"), (evaluate, "evaluate")):
-        monkeypatch.setattr(module, name, lambda *_: pytest.fail("done again"))
-    run(monkeypatch, "--out", str(tmp_path), "--seeds", "3")
+    for module, name in ((train, "make_dispatch"), (evaluate, "evaluate")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, lambda *_: lambda *_: pytest.fail("done again"))
+            run(monkeypatch, "--out", str(tmp_path), "--seeds", "3")
     assert capsys.readouterr().out.splitlines()[-1].startswith("written: ")
+
+    make = reproduce.recipe
+
+    def other(*args):
+        config = make(*args)
+        config.optimizer.learning_rate = 0.5
+        return config
+
+    monkeypatch.setattr(reproduce, "recipe", other)
+    with pytest.raises(UserError, match=r"holds another run: optimizer.learning_rate is"):
+        run(monkeypatch, "--out", str(tmp_path), "--seeds", "3")
+
+
+def test_a_training_that_was_stopped_is_not_evaluated(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "train", lambda *_, evaluated: False)
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: pytest.fail("evaluated"))
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "--out", str(tmp_path), "--seeds", "3")
+    assert ended.value.code == 0
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_shuffled_reports_are_those_of_others(simulated):
@@ -78,14 +99,14 @@ def test_published_figures_stand_beside_ours():
         for row in published.table("etp-table2")
         if row["role"] == "trained" and row["metric"] == "auroc" and row["label"] == "macro"
     )
-    ours = {**row, "encoder": "trained", "condition": "", "split": "test"}
+    ours = {**row, "encoder": "trained", "condition": "", "split": "test", "chance": 0.5}
     lines = reproduce.beside(
         [ours | {"value": 0.8, "seed": 0}, ours | {"value": 0.6, "seed": 1}], "etp-table2"
     ).splitlines()
-    assert lines[1].endswith(f"0.700 ± 0.141   {row['value']:.3f} in the paper")
+    assert lines[1].endswith(f"0.700 ± 0.141, chance 0.500, {row['value']:.3f} in the paper")
 
 
-@pytest.mark.parametrize("seeds", ["", "a", "0;1"])
+@pytest.mark.parametrize("seeds", ["", "a", "0;1", "0,0", "-1"])
 def test_bad_seeds(table, monkeypatch, seeds):
-    with pytest.raises(UserError, match=r"not whole numbers, such as 0,1,2"):
+    with pytest.raises(UserError, match=r"not different whole numbers, such as 0,1,2"):
         run(monkeypatch, "--seeds", seeds)

@@ -1,5 +1,6 @@
 """One encoder through the protocols and tasks that a config names."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,28 +18,49 @@ def examine(subject: Subject) -> Iterator[Predictions]:
       UserError: an unknown protocol or task; labels that look misplaced.
     """
     config = subject.material.experiment.config.evaluate
-    for name in config.protocols:
-        if name not in PROTOCOLS:
-            raise UserError(f"unknown protocol {name!r}: there are {', '.join(PROTOCOLS)}")
-        for task in config.tasks:
-            print(f"{subject.name}, {name}: {task}", flush=True)
-            yield from PROTOCOLS[name](subject, task)
+    for kind, asked, known in (
+        ("protocol", config.protocols, PROTOCOLS),
+        ("rule", config.rules, RULES),
+        ("condition", config.conditions, ("all", *subject.material.conditions)),
+    ):
+        for name in asked:
+            if name not in known:
+                raise UserError(f"unknown {kind} {name!r}: there are {', '.join(known)}")
+    for task in config.tasks:
+        if subject.name != "random":
+            _guard(subject, task)
+    for name, task in itertools.product(config.protocols, config.tasks):
+        print(f"{subject.name}, {name}: {task}", flush=True)
+        yield from PROTOCOLS[name](subject, task)
+
+
+def _guard(subject: Subject, task: str) -> None:
+    """Raises a UserError if a linear probe's scores rank the test records of another class better
+    than their own: label columns look misplaced."""
+    try:
+        fitted = protocols.fit_linear_probe(subject, task, "corrected")
+    except UserError as error:
+        print(f"the label columns of {task} could not be checked by a linear probe: {error}")
+        return
+    p = protocols.predictions(subject, task, "linear_probe", "corrected", fitted)
+    where = f"{p.dataset} test, {task}"
+    label_check.check_columns(p.y, p.score, p.patient_id, p.classes, where=where)
 
 
 def _zero_shot(subject: Subject, task: str) -> Iterator[Predictions]:
     if not subject.reads_text:
         return
-    for rule in RULES:
+    for rule in subject.material.experiment.config.evaluate.rules:
         fitted = protocols.fit_zero_shot(subject, task, rule)
         yield from _under_conditions(subject, task, "zero_shot", rule, fitted, None)
 
 
 def _linear_probe(subject: Subject, task: str) -> Iterator[Predictions]:
-    for fraction in subject.material.experiment.config.evaluate.fractions:
-        fitted = protocols.fit_linear_probe(subject, task, "corrected", fraction)
-        yield from _under_conditions(subject, task, "linear_probe", "corrected", fitted, fraction)
-    fitted = protocols.fit_linear_probe(subject, task, "paper")
-    yield protocols.predictions(subject, task, "linear_probe", "paper", fitted, fraction=1.0)
+    config = subject.material.experiment.config.evaluate
+    for rule in config.rules:
+        for fraction in config.fractions if rule == "corrected" else (1.0,):
+            fitted = protocols.fit_linear_probe(subject, task, rule, fraction)
+            yield from _under_conditions(subject, task, "linear_probe", rule, fitted, fraction)
 
 
 def _under_conditions(
@@ -67,14 +89,10 @@ def _under_conditions(
 def _conditions(subject: Subject, asked: Sequence[str]) -> list[str]:
     """The conditions asked for; "all" are those that change the test records, and that they can be
     brought to."""
+    if "all" not in asked:
+        return list(asked)
     material = subject.material
-    known = list(material.conditions)
-    if "all" in asked:
-        return [name for name in known if name != "12 leads" and material.can(name)]
-    for name in asked:
-        if name not in known:
-            raise UserError(f"unknown condition {name!r}: there are all, {', '.join(known)}")
-    return list(asked)
+    return [name for name in material.conditions if name != "12 leads" and material.can(name)]
 
 
 def _knn(subject: Subject, task: str) -> Iterator[Predictions]:
@@ -95,10 +113,10 @@ def _supervised(subject: Subject, task: str) -> Iterator[Predictions]:
 def _trained_on(
     subject: Subject, task: str, protocol: str, fraction: float
 ) -> Iterator[Predictions]:
-    """Both rules judge the one network, which learnt from records with any number of labels."""
-    fitted = protocols.fit_finetune(subject, task, "corrected", fraction)
+    """A network for each rule, trained on the records and labels that it judges."""
     encoder = "supervised" if protocol == "supervised" else subject.name
-    for rule in RULES:
+    for rule in subject.material.experiment.config.evaluate.rules:
+        fitted = protocols.fit_finetune(subject, task, rule, fraction)
         yield protocols.predictions(
             subject, task, protocol, rule, fitted, fraction=fraction, encoder=encoder
         )
@@ -114,12 +132,7 @@ PROTOCOLS: dict[str, Callable[[Subject, str], Iterator[Predictions]]] = {
 
 
 def rows(predictions: Predictions, *, method: str, draws: int) -> list[results.Row]:
-    """Figures of the test records: the corrected rule's, or those of the method's paper.
-
-    Raises:
-      UserError: the linear probe's scores rank the records of another class better than their own:
-        label columns look misplaced.
-    """
+    """Figures of the test records: the corrected rule's, or those of the method's paper."""
     p = predictions
     where: dict[str, Any] = dict(task=p.task, dataset=p.dataset, split="test", protocol=p.protocol)
     where |= dict(encoder=p.encoder, classes=p.classes)
@@ -131,10 +144,6 @@ def rows(predictions: Predictions, *, method: str, draws: int) -> list[results.R
     elif p.rule == "paper":
         found = single_label.etp_rows(p.y, p.score, p.patient_id, draws=draws, **where)
     else:
-        if p.protocol == "linear_probe" and p.fraction == 1 and not p.condition:
-            label_check.check_columns(
-                p.y, p.score, p.patient_id, p.classes, where=f"{p.dataset} test, {p.task}"
-            )
         drawn = bootstrap.draws(p.patient_id, draws)
         found = results.rows(p.y, p.score, p.threshold, p.patient_id, draws=drawn, **where)
     extras = dict(rule=p.rule, fraction=p.fraction, condition=p.condition, choice=p.note)

@@ -26,6 +26,7 @@ class Predictions(NamedTuple):
     threshold: float64 [K], chosen on validation; `score >= threshold` is positive.
     note: which choices were made.
     split: "test", or "validation" for what a report's calibration is fitted on.
+    step: of the checkpoint.
     """
 
     task: str
@@ -43,6 +44,7 @@ class Predictions(NamedTuple):
     threshold: np.ndarray
     note: str = ""
     split: str = "test"
+    step: int = 0
 
     @property
     def key(self) -> tuple:

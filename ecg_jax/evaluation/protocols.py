@@ -4,6 +4,7 @@ A protocol gives a `Fitted`; `predictions` applies it to test records. Under the
 the records are those with a label of the task, under "paper" those with exactly one.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -69,6 +70,11 @@ def fit_zero_shot(subject: Subject, task: str, rule: str) -> Fitted:
     by_set = {name: zero_shot.scores(embedding, c) for name, c in classes.items()}
     if rule == "paper":
         chosen = "mets" if experiment.config.method == "mets" else "etp"
+        if chosen not in by_set:
+            raise UserError(
+                f"{experiment.config.evaluate.prompts}: [templates] lacks {chosen!r}, which the "
+                "paper's rule asks with"
+            )
         note = f"the template of {chosen.upper()}"
     else:
         chosen = zero_shot.choose_prompt_set(by_set, y)
@@ -79,8 +85,11 @@ def fit_zero_shot(subject: Subject, task: str, rule: str) -> Fitted:
 
 def fit_linear_probe(subject: Subject, task: str, rule: str, fraction: float = 1.0) -> Fitted:
     """A logistic regression on frozen features of a share of the labelled training records."""
-    x, y, note = _frozen(subject, task, rule, fraction)
-    probe = linear_probe.fit(x[0], y[0], x[1], y[1])
+    key = (task, rule, fraction)
+    if key not in subject.probes:
+        x, y, note = _frozen(subject, task, rule, fraction)
+        subject.probes[key] = linear_probe.fit(x[0], y[0], x[1], y[1]), note
+    probe, note = subject.probes[key]
     best = max(value for _, value in probe.path)
     chosen = f"penalty {probe.l2:g}, validation macro AUROC {best:.3f}{note}"
     return Fitted(lambda s: linear_probe.predict(probe, subject.encode(s).features), chosen)
@@ -99,17 +108,23 @@ def fit_finetune(subject: Subject, task: str, rule: str, fraction: float) -> Fit
     training."""
     experiment = subject.material.experiment
     train, note = training(experiment.train, task, rule, fraction, experiment.config.seed)
-    validation = experiment.validation.take(judged(experiment.validation, task, rule).rows)
+    validation = judged(experiment.validation, task, rule)
     options = "supervised" if subject.name == "random" else "finetune"
     tuned = subject.material.finetuner(options).fit(
         subject.params,
         subject.state,
-        experiment.train.take(train.rows),
-        validation,
+        _relabelled(experiment.train, task, train),
+        _relabelled(experiment.validation, task, validation),
         task,
         seed=experiment.config.seed,
     )
     return Fitted(lambda s: finetune.predict(experiment, tuned, s), tuned.note + note)
+
+
+def _relabelled(split: Records, task: str, of: Judged) -> Records:
+    """The judged records, with the labels that the rule gives them."""
+    records = split.take(of.rows)
+    return dataclasses.replace(records, labels=records.labels | {task: of.y})
 
 
 def training(

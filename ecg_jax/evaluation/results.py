@@ -90,6 +90,18 @@ def rows(
     return table
 
 
+def read(path: Path) -> list[Row]:
+    """The rows of a file that `write` wrote; none where there is no file.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text()) if path.exists() else []
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove it and evaluate again") from None
+
+
 def write(rows: list[Row], path: str | os.PathLike) -> None:
     """Writes the rows as JSON, whole or not at all; figures that are not finite become null.
 

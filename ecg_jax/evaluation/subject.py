@@ -11,6 +11,7 @@ from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import robustness, tasks, zero_shot
 from ecg_jax.evaluation.finetune import Finetuner
+from ecg_jax.evaluation.linear_probe import Probe
 from ecg_jax.experiment import Experiment, report_texts
 from ecg_jax.methods import Encoded
 from ecg_jax.text import prompts
@@ -71,14 +72,16 @@ class Material:
 @dataclasses.dataclass
 class Subject:
     """Attributes:
-    name: "trained", "shuffled reports" or "random".
+    name: "trained", "shuffled" (trained on permuted reports) or "random".
     params, state: of the experiment's method.
+    probes: (task, rule, share of the labels) -> the linear probe and a note, once fitted.
     """
 
     name: str
     material: Material
     params: Any
     state: Any
+    probes: dict[tuple, tuple[Probe, str]] = dataclasses.field(default_factory=dict)
     _encoded: dict[int, tuple[Records, Encoded]] = dataclasses.field(default_factory=dict)
 
     def encode(self, records: Records) -> Encoded:

@@ -43,6 +43,8 @@ def symmetric_info_nce(
       float32 scalar.
     """
     group = _groups(e, group)
+    if group.ndim == 2 and not softness > 0:
+        raise ValueError(f"soft targets need a softness above zero, not {softness}")
     if form != "plain":
         return sharded.symmetric_info_nce(e, t, temperature, group, form, softness)
     logits = (e @ t.T) / temperature

@@ -66,7 +66,8 @@ def kinship(a: jax.Array, b: jax.Array, softness: jax.Array | float) -> jax.Arra
     """float32 [A, B]: how much of a positive a record is for another, 1 for itself."""
     if a.ndim == 1:
         return same(a, b).astype(jnp.float32)
-    return jnp.exp((a @ b.T - 1) / softness)
+    cosine = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.exp((jnp.minimum(cosine, 1) - 1) / softness)
 
 
 def _gather(x: jax.Array) -> jax.Array:

@@ -125,11 +125,13 @@ def test_predictions_are_read_back_as_they_were(subject, tmp_path):
     [
         ({"protocols": ("zero_shoot",)}, "unknown protocol 'zero_shoot': there are zero_shot, "),
         ({"conditions": ("5 leads",)}, "unknown condition '5 leads': there are all, 12 leads, "),
+        ({"rules": ("papr",)}, "unknown rule 'papr': there are corrected, paper"),
     ],
 )
 def test_unknown_names(subject, fields, message):
     with pytest.raises(UserError, match=message):
         ask(subject, **({"protocols": ("zero_shot",), "conditions": ()} | fields))
+    subject.material.experiment.config.evaluate.rules = protocols.RULES
 
 
 def test_retrieval_has_both_directions(subject):

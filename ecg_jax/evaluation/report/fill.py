@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ecg_jax.data.records import Records
-from ecg_jax.evaluation import predictions, published, zero_shot
+from ecg_jax.evaluation import predictions, published, results, zero_shot
 from ecg_jax.evaluation.predictions import Predictions
 from ecg_jax.evaluation.report import projection
 from ecg_jax.evaluation.report.content import Content, Embedding, PromptMap, Sample
@@ -28,7 +28,7 @@ def content(subject: Subject, folder: Path, saved: dict[str, Any]) -> Content:
     """
     experiment = subject.material.experiment
     config = experiment.config
-    rows = json.loads((folder / "results.json").read_text())
+    rows = results.read(folder / "results.json")
     scored = predictions.read(folder / "predictions.npz")
     tasks = [task for task in config.evaluate.tasks if subject.reads_text]
     return dataclasses.replace(
