@@ -181,9 +181,9 @@ def wanted(table: Table, config: Config, dataset: str) -> Config:
 
 
 def beside(rows: Sequence[results.Row], name: str) -> str:
-    """Macro figures and retrieval: one line for each protocol, rule, share, encoder and metric, ours
-    as mean ± standard deviation over seeds, chance, and the paper's. (Classes, intervals and harder
-    records are in report.html.)"""
+    """Macro figures and retrieval, a line for each protocol, rule, share, encoder and metric: ours
+    as mean ± standard deviation over seeds, chance, and the paper's. Classes, intervals and harder
+    records are in report.html."""
     groups: dict[tuple, list[results.Row]] = {}
     for row in rows:
         labels = (results.MACRO, "ecg_to_report", "report_to_ecg")
