@@ -173,7 +173,7 @@ def test_another_text_model_is_refused(whole_run, tmp_path):
     changed = Experiment(config, experiment.mesh, experiment.method, other)
     with pytest.raises(UserError, match="the text tower's sha256 differs"):
         workdir.claim(folder, changed)
-    with pytest.raises(UserError, match="trained with other data: the text tower's sha256"):
+    with pytest.raises(UserError, match="was trained otherwise: the text tower's sha256"):
         evaluate.check_records(changed, folder)
 
 

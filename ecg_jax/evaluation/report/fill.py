@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from ecg_jax.data.records import Records
-from ecg_jax.evaluation import predictions, published, results, zero_shot
+from ecg_jax.evaluation import predictions, published, results, tasks, zero_shot
 from ecg_jax.evaluation.predictions import Predictions
 from ecg_jax.evaluation.report import projection
 from ecg_jax.evaluation.report.content import Content, Embedding, PromptMap, Sample
 from ecg_jax.evaluation.results import Row
 from ecg_jax.evaluation.subject import Subject
+from ecg_jax.text import prompts as text_prompts
 
 SAMPLES = (("typical", 2), ("best", 2), ("worst", 2))
 PROMPTS = 3  # of the highest score, beside an ECG
@@ -30,10 +31,10 @@ def content(subject: Subject, folder: Path, saved: dict[str, Any]) -> Content:
     config = experiment.config
     rows = results.read(folder / "results.json")
     scored = predictions.read(folder / "predictions.npz")
-    tasks = [task for task in config.evaluate.tasks if subject.reads_text]
+    asked = [task for task in config.evaluate.tasks if subject.reads_text]
     return dataclasses.replace(
         several(f"{config.method.upper()} on {experiment.test.dataset}", {folder: saved}, rows),
-        prompts=[prompt_map(subject, task) for task in tasks],
+        prompts=[prompt_map(subject, task) for task in asked],
         embedding=embedding(subject, config.evaluate.tasks[0]),
         samples=samples(subject, config.evaluate.tasks[0], scored),
     )
@@ -141,7 +142,10 @@ def embedding(subject: Subject, task: str) -> Embedding:
 def samples(subject: Subject, task: str, scored: Sequence[Predictions]) -> list[Sample]:
     """Test records that the trained encoder's zero-shot scores (or the probe's) rank well, badly
     and in between: by the mean place of a record's true classes among all."""
-    test = subject.material.experiment.test
+    test, config = subject.material.experiment.test, subject.material.experiment.config.evaluate
+    section = tasks.section(test.dataset, task)
+    entries = text_prompts.load_prompts(config.prompts or None)[section]
+    names = {code: f"{entries[code]['name']} ({code})" for code in test.classes[task]}
     wanted = dict(dataset=test.dataset, task=task, split="test", rule="corrected", condition="")
     of = [
         p
@@ -158,7 +162,7 @@ def samples(subject: Subject, task: str, scored: Sequence[Predictions]) -> list[
     middle = len(order) // 2
     ranges = {"best": order, "worst": order[::-1], "typical": order[middle:]}
     return [
-        _sample(kind, test, row[chosen.record_id[i]], chosen, int(i), float(place[i]))
+        _sample(kind, test, row[chosen.record_id[i]], chosen, int(i), float(place[i]), names)
         for kind, count in SAMPLES
         for i in ranges[kind][:count]
     ]
@@ -174,7 +178,15 @@ def mean_place(y: np.ndarray, score: np.ndarray) -> np.ndarray:
     return (rank * y).sum(axis=1) / np.maximum(y.sum(axis=1), 1)
 
 
-def _sample(kind: str, test: Records, row: int, p: Predictions, i: int, place: float) -> Sample:
+def _sample(
+    kind: str,
+    test: Records,
+    row: int,
+    p: Predictions,
+    i: int,
+    place: float,
+    names: dict[str, str],
+) -> Sample:
     top = np.argsort(-np.nan_to_num(p.score[i], nan=-np.inf), kind="stable")[:PROMPTS]
     return Sample(
         kind=kind,
@@ -184,6 +196,6 @@ def _sample(kind: str, test: Records, row: int, p: Predictions, i: int, place: f
         lead_mask=test.lead_mask[row],
         report=test.report[row],
         labels=[name for name, has in zip(p.classes, p.y[i], strict=True) if has],
-        prompts=[(p.classes[k], float(p.score[i, k])) for k in top],
+        prompts=[(names[p.classes[k]], float(p.score[i, k])) for k in top],
         note=f"mean place of the true classes {place:.1f} of {len(p.classes)}",
     )
