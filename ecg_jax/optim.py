@@ -1,6 +1,9 @@
 """The optimisers and learning-rate schedules that the recipes name."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import optax
 
 from ecg_jax.config import Config
@@ -41,3 +44,17 @@ def build(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
 def matrices(params: optax.Params) -> optax.Params:
     """True for what weight decay is meant for: matrices and kernels, not biases or scales."""
     return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def running_mean(decay: float, step: jax.Array, mean: Any, new: Any) -> Any:
+    """Polyak's average with the usual warm-up: decay min(d, (1 + t) / (10 + t)) at update t. What
+    is no real number, such as a counter, is taken as it is."""
+    if mean is None:
+        return None
+    d = jnp.minimum(decay, (1 + step) / (10 + step))
+
+    def mix(a: jax.Array, b: jax.Array) -> jax.Array:
+        real = jnp.issubdtype(a.dtype, jnp.floating)
+        return (d * a + (1 - d) * b).astype(a.dtype) if real else b
+
+    return jax.tree.map(mix, mean, new)

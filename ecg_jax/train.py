@@ -287,7 +287,9 @@ def make_dispatch(
         params = optax.apply_updates(state.params, updates)
         if method.after_update is not None:
             new_method = method.after_update(params, new_method)
-        average = running_mean(config.average, state.step, state.average, (params, new_method))
+        average = optim.running_mean(
+            config.average, state.step, state.average, (params, new_method)
+        )
         new = TrainState(state.step + 1, params, new_method, new_optimizer, average)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
@@ -313,20 +315,6 @@ def make_dispatch(
         return state, jax.tree.map(lambda *values: jnp.stack(values), *rows)
 
     return dispatch
-
-
-def running_mean(decay: float, step: jax.Array, mean: Tree, new: Tree) -> Tree:
-    """Polyak's average with the usual warm-up: decay min(d, (1 + t) / (10 + t)) at update t. What
-    is no real number, such as a counter, is taken as it is."""
-    if mean is None:
-        return None
-    d = jnp.minimum(decay, (1 + step) / (10 + step))
-
-    def mix(a: jax.Array, b: jax.Array) -> jax.Array:
-        real = jnp.issubdtype(a.dtype, jnp.floating)
-        return (d * a + (1 - d) * b).astype(a.dtype) if real else b
-
-    return jax.tree.map(mix, mean, new)
 
 
 def dispatch_length(config: Config, step: int, steps: int) -> int:
