@@ -47,20 +47,39 @@ def _guard(subject: Subject, task: str) -> None:
     label_check.check_columns(p.y, p.score, p.patient_id, p.classes, where=where)
 
 
-def _zero_shot(subject: Subject, task: str) -> Iterator[Predictions]:
-    if not subject.reads_text:
-        return
+def _by_rule(
+    subject: Subject, task: str, scored: Callable[[str], Iterator[Predictions]]
+) -> Iterator[Predictions]:
+    """`scored(rule)` of the config's rules. Where no record has exactly one label, or too few have,
+    there are no figures by the paper's rule, and a line says so."""
     for rule in subject.material.experiment.config.evaluate.rules:
+        try:
+            found = list(scored(rule))
+        except UserError as error:
+            if rule != "paper":
+                raise
+            print(f"{subject.name}, {task}: no figures by the paper's rule: {error}")
+            continue
+        yield from found
+
+
+def _zero_shot(subject: Subject, task: str) -> Iterator[Predictions]:
+    def scored(rule: str) -> Iterator[Predictions]:
         fitted = protocols.fit_zero_shot(subject, task, rule)
         yield from _under_conditions(subject, task, "zero_shot", rule, fitted, None)
 
+    if subject.reads_text:
+        yield from _by_rule(subject, task, scored)
+
 
 def _linear_probe(subject: Subject, task: str) -> Iterator[Predictions]:
-    config = subject.material.experiment.config.evaluate
-    for rule in config.rules:
-        for fraction in config.fractions if rule == "corrected" else (1.0,):
+    def scored(rule: str) -> Iterator[Predictions]:
+        fractions = subject.material.experiment.config.evaluate.fractions
+        for fraction in fractions if rule == "corrected" else (1.0,):
             fitted = protocols.fit_linear_probe(subject, task, rule, fraction)
             yield from _under_conditions(subject, task, "linear_probe", rule, fitted, fraction)
+
+    yield from _by_rule(subject, task, scored)
 
 
 def _under_conditions(
@@ -115,11 +134,14 @@ def _trained_on(
 ) -> Iterator[Predictions]:
     """A network for each rule, trained on the records and labels that it judges."""
     encoder = "supervised" if protocol == "supervised" else subject.name
-    for rule in subject.material.experiment.config.evaluate.rules:
+
+    def scored(rule: str) -> Iterator[Predictions]:
         fitted = protocols.fit_finetune(subject, task, rule, fraction)
         yield protocols.predictions(
             subject, task, protocol, rule, fitted, fraction=fraction, encoder=encoder
         )
+
+    yield from _by_rule(subject, task, scored)
 
 
 PROTOCOLS: dict[str, Callable[[Subject, str], Iterator[Predictions]]] = {

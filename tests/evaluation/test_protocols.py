@@ -105,6 +105,22 @@ def test_rows_of_both_rules(subject):
     assert all(extras <= set(row) for value in rows.values() for row in value)
 
 
+def test_without_single_labels_there_is_the_corrected_rule_alone(subject, monkeypatch, capsys):
+    for split in ("train", "validation", "test"):
+        records = getattr(subject.material.experiment, split)
+        y = records.labels["super"].copy()
+        y[:, :2] |= y.any(axis=1, keepdims=True)
+        y[0, 0] = False
+        y[0, 2:4] = True
+        monkeypatch.setitem(records.labels, "super", y)
+    found = ask(subject, protocols=("zero_shot",), conditions=())
+    assert {p.rule for p in found} == {"corrected"}
+    line = (
+        "trained, super: no figures by the paper's rule: no record of simulated validation has ex"
+    )
+    assert line in capsys.readouterr().out
+
+
 def test_predictions_are_read_back_as_they_were(subject, tmp_path):
     found = ask(subject, protocols=("zero_shot", "linear_probe"))
     path = tmp_path / "predictions.npz"
