@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # From low to high. A module may import its own layer and those before it.
 LAYERS = (
-    ("errors", "cache", "memory", "hosts", "parallel"),
+    ("errors", "files", "cache", "memory", "hosts", "parallel"),
     ("data", "text", "models", "losses", "config"),
     ("methods", "optim", "checkpoint"),
     ("experiment",),

@@ -1,5 +1,6 @@
 """Scores of one encoder on one task's test records: what rows and pictures are made of."""
 
+import io
 import json
 import zipfile
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ecg_jax.errors import UserError
+from ecg_jax.files import write_whole
 
 ARRAYS = ("record_id", "patient_id", "y", "score", "threshold")
 
@@ -59,13 +61,16 @@ def key(row: dict) -> tuple:
 
 
 def write(predictions: Sequence[Predictions], path: Path) -> None:
-    """Writes a compressed npz, whole or not at all."""
+    """Writes a compressed npz, whole or not at all.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
     header = [{k: v for k, v in p._asdict().items() if k not in ARRAYS} for p in predictions]
     arrays = {f"{i}.{name}": getattr(p, name) for i, p in enumerate(predictions) for name in ARRAYS}
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
-    partial.replace(path)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, header=np.array(json.dumps(header)), **arrays)
+    write_whole(path, packed.getvalue())
 
 
 def read(path: Path) -> list[Predictions]:

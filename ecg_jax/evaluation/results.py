@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import bootstrap, metrics
+from ecg_jax.files import write_whole
 
 Row = dict[str, Any]
 
@@ -113,23 +113,7 @@ def write(rows: list[Row], path: str | os.PathLike) -> None:
         if missing:
             raise UserError(f"result row {i} lacks {', '.join(missing)}")
     lines = ",\n".join(json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) for row in rows)
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(f"[\n{lines}\n]\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    write_whole(Path(path), f"[\n{lines}\n]\n".encode())
 
 
 def _figures(

@@ -131,6 +131,8 @@ def test_predictions_are_read_back_as_they_were(subject, tmp_path):
         for name in predictions.ARRAYS:
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     assert predictions.read(tmp_path / "none.npz") == []
+    with pytest.raises(UserError, match="cannot write"):
+        predictions.write(found, path / "predictions.npz")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="is damaged"):
         predictions.read(path)

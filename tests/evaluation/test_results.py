@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from ecg_jax import files
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import bootstrap, metrics, results, tables
 
@@ -159,7 +160,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(UserError, match=r"cannot write .*results.json: No space left"):
         results.write(make(y, score), path)
     assert path.read_text() == "old"

@@ -2,7 +2,6 @@
 
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from ecg_jax.evaluation.report.curve_figures import training_figures
 from ecg_jax.evaluation.report.map_figures import map_figure, prompt_table
 from ecg_jax.evaluation.report.markup import Markup, element, join
 from ecg_jax.evaluation.report.tables import scroll
+from ecg_jax.files import write_whole
 
 LIMIT = 5_000_000  # bytes of the file
 _STYLE = Path(__file__).with_name("report.css")
@@ -64,20 +64,7 @@ def write(content: Content, path: str | os.PathLike) -> None:
     Raises:
       UserError: as `render`; the file cannot be written.
     """
-    html, path, temporary = render(content), Path(path), None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(html)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    write_whole(Path(path), render(content).encode())
 
 
 def _whole(content: Content, sections: list[Section]) -> Markup:
