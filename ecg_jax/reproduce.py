@@ -36,6 +36,7 @@ class Table:
       targets: dataset -> its tasks that are evaluated.
       protocols, fractions, conditions: as in `config.evaluate`.
       shuffled: whether the control with permuted reports is trained, too.
+      rules: as in `config.evaluate`.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Table:
     fractions: tuple[float, ...] = (1.0,)
     conditions: tuple[str, ...] = ()
     shuffled: bool = False
+    rules: tuple[str, ...] = ("corrected", "paper")
 
 
 SUPER, CPSC = {"ptb_xl": ("super",)}, {"cpsc2018": ("cpsc",)}
@@ -62,6 +64,7 @@ TABLES = {
         (0.01, 0.05, 0.1, 1.0),
         ("all",),
         shuffled=True,
+        rules=("corrected",),
     ),
 }
 
@@ -174,6 +177,7 @@ def wanted(table: Table, config: Config, dataset: str) -> Config:
         tasks=table.targets[dataset],
         protocols=tuple(protocols),
         fractions=table.fractions,
+        rules=table.rules,
         conditions=() if control else table.conditions,
         retrieval=dataset == "ptb_xl",
     )
