@@ -11,7 +11,7 @@ import time
 import jax
 
 from configs import etp
-from ecg_jax import cache, optim, train
+from ecg_jax import cache, feed, optim, train
 from ecg_jax.experiment import open_experiment
 from ecg_jax.models.resnet1d import activations
 
@@ -24,9 +24,9 @@ def main() -> None:
     config.batch_size, config.shards = job["batch"], min(config.shards, job["batch"])
     config.augment, config.normalize, config.model.same_report = (), "millivolt", False
     experiment = open_experiment(config)
-    data, steps = train.load_data(experiment)
+    data, plan, steps = feed.load(experiment)
     optimizer = optim.build(config, steps)
-    state = train.init(experiment, optimizer)
+    state = train.init(experiment, optimizer, plan)
     dispatch = train.make_dispatch(config, experiment.method, optimizer, steps)
 
     def step() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         "embedding": experiment.tower.embed(["sinus rhythm. normal ecg."])[0].tolist(),
         "steps": steps,
         "pairs": sum(map(int, data.split.count)),
-        "reports": len(data.texts),
+        "reports": len(data.tables.texts),
         "device": jax.devices()[0].device_kind,
         "dtype": activations(config.model.dtype).name,
     }

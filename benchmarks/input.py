@@ -21,9 +21,10 @@ import numpy as np
 
 from benchmarks import report
 from configs import etp
-from ecg_jax import memory, methods, optim, parallel, train
+from ecg_jax import feed, memory, methods, optim, parallel, train
 from ecg_jax.data import records, resident
 from ecg_jax.data.stream import Stream
+from ecg_jax.experiment import blank
 from ecg_jax.models.resnet1d import activations
 from tfds_builders import prepare
 
@@ -107,15 +108,15 @@ def steps(args: argparse.Namespace, loaded: records.Records) -> list[dict]:
     rows.append(row("stream, no step", read, time.perf_counter() - start, loaded.ecg))
 
     table = np.random.default_rng(0).normal(size=(N, WIDTH)).astype(np.float32)
-    texts = parallel.put(table, parallel.replicated(mesh))
+    tables = jax.device_put(feed.Tables(table, text, text), parallel.replicated(mesh))
     method, optimizer = methods.build(config), optim.build(config, stream.steps)
     dispatch = train.make_dispatch(config, method, optimizer, stream.steps)
     times = {"resident": [], "stream": []}
     for _ in range(args.rounds):
         for name, data in {"resident": split, "stream": stream}.items():
             state = start_state(config, method, optimizer, mesh)
-            feed = train.feeder(train.Data(data, texts), 0, args.steps + 2)
-            times[name] += timed(dispatch, state, feed, args.steps)
+            fed = feed.feeder(feed.Data(data, tables), 0, args.steps + 2)
+            times[name] += timed(dispatch, state, fed, args.steps)
     for name, pairs in times.items():
         total, waiting = (sum(seconds) for seconds in zip(*pairs, strict=True))
         median = statistics.median(seconds for seconds, _ in pairs)
@@ -126,26 +127,20 @@ def steps(args: argparse.Namespace, loaded: records.Records) -> list[dict]:
 
 def start_state(config, method: methods.Method, optimizer, mesh) -> train.TrainState:
     def start(key: jax.Array) -> train.TrainState:
-        view = methods.View(
-            ecg=jax.numpy.zeros((1, 10 * config.rate, 12)),
-            lead_mask=jax.numpy.ones((1, 12), bool),
-            text=jax.numpy.zeros((1, WIDTH)),
-            text_id=jax.numpy.zeros(1, jax.numpy.int32),
-        )
-        params, state = method.init(key, view)
+        params, state = method.init(key, blank(10 * config.rate, WIDTH))
         return train.TrainState(jax.numpy.int32(0), params, state, optimizer.init(params))
 
     return jax.jit(start, out_shardings=parallel.replicated(mesh))(jax.random.key(0))
 
 
 def timed(
-    dispatch: Callable, state: train.TrainState, feed: Iterator[train.Data], steps: int
+    dispatch: Callable, state: train.TrainState, fed: Iterator[feed.Data], steps: int
 ) -> list[tuple[float, float]]:
     """(seconds, seconds of them spent waiting for a batch) of every step after two."""
     pairs = []
     for _ in range(2 + steps):
         start = time.perf_counter()
-        data = next(feed)
+        data = next(fed)
         waited = time.perf_counter() - start
         state, metrics = dispatch(state, data, 1)
         jax.block_until_ready(metrics)

@@ -58,7 +58,7 @@ def measure(args: argparse.Namespace, devices: int) -> dict:
     jax.config.update("jax_num_cpu_devices", devices)
     from benchmarks.input import WIDTH, start_state
     from configs import etp
-    from ecg_jax import memory, methods, optim, parallel, train
+    from ecg_jax import feed, memory, methods, optim, parallel, train
     from ecg_jax.data import resident
 
     memory.keep_freed()
@@ -75,7 +75,8 @@ def measure(args: argparse.Namespace, devices: int) -> dict:
     rows, mask = np.arange(N, dtype=np.int32), np.ones((N, 12), bool)
     split = resident.put(mesh, ecg, mask, rows, shards=config.shards, seed=0)
     table = rng.normal(size=(N, WIDTH)).astype(np.float32)
-    data = train.Data(split, parallel.put(table, parallel.replicated(mesh)))
+    tables = jax.device_put(feed.Tables(table, rows, rows), parallel.replicated(mesh))
+    data = feed.Data(split, tables)
     method, optimizer = methods.build(config), optim.build(config, RECORDS)
     dispatch = train.make_dispatch(config, method, optimizer, RECORDS)
     length = args.length or train.dispatch_length(config, 0, 32)

@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 
 from benchmarks import workload
 from configs import etp
-from ecg_jax import cache, methods, optim, parallel, train
+from ecg_jax import cache, feed, methods, optim, parallel, train
 from ecg_jax.data import resident
+from ecg_jax.experiment import blank
 
 
 def main() -> None:
@@ -58,14 +59,13 @@ class Run:
         N = len(ecg)
         there, row = np.ones((N, 12), bool), np.arange(N, dtype=np.int32)
         split = resident.put(mesh, ecg, there, row, shards=self.config.shards, seed=0)
-        self.data = train.Data(split, parallel.put(text, everywhere))
+        tables = feed.Tables(text, row, row)
+        self.data = feed.Data(split, jax.device_put(tables, everywhere))
         self.epoch = resident.steps_per_epoch(N, self.config.batch_size, self.config.shards)
         method, optimizer = methods.build(self.config), optim.build(self.config, self.epoch)
 
         def start(key: jax.Array) -> train.TrainState:
-            shapes = (1, job["length"], 12), (1, 12), (1, text.shape[1])
-            view = methods.View(*(jnp.zeros(s) for s in shapes), jnp.zeros(1, jnp.int32))
-            params, state = method.init(key, view)
+            params, state = method.init(key, blank(job["length"], text.shape[1]))
             return train.TrainState(jnp.int32(0), params, state, optimizer.init(params))
 
         self.state = jax.jit(start, out_shardings=everywhere)(jax.random.key(0))
@@ -97,7 +97,7 @@ class Run:
         weights = {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
         c = self.config
         rows = [
-            resident.draw(self.data.split, c.seed, jnp.int32(i), self.epoch, c.batch_size).text
+            resident.draw(self.data.split, c.seed, jnp.int32(i), self.epoch, c.batch_size).row
             for i in range(self.epoch)
         ]
         np.savez(folder / "start.npz", batches=np.stack(rows), **weights)

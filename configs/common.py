@@ -81,6 +81,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.model.bias = -10.0  # of the sigmoid loss, where it starts
 
     c.augment = ()
+    c.augment_second = ()  # of a second view, if not as the first one's
 
     c.parallel = ConfigDict()
     c.parallel.loss = "plain"  # or gathered, ring: the same figures in other memory
@@ -107,11 +108,56 @@ def base(given: ConfigDict) -> ConfigDict:
     c.evaluate.conditions = ()  # harder test records, such as "6 leads"; "all" of them
     c.evaluate.retrieval = True
     c.evaluate.prompts = ""  # a prompt file of one's own
+    c.evaluate.knn_every = 5  # epochs: nearest neighbours on validation while training; 0: never
+    c.evaluate.neighbours = 2048  # training records, at most, that they are sought among
     c.evaluate.draws = 1000
     c.evaluate.batch_size = 128
 
     c.evaluate.finetune = labelled("probe", (3e-4,), min_updates=150)
     c.evaluate.supervised = labelled("prevalence", (1e-3,), min_updates=300)
+    return c
+
+
+def modern(c: ConfigDict) -> None:
+    """The optimisation that this project recommends, alike for every method."""
+    c.epochs = 20
+    c.optimizer.name = "adamw"
+    c.optimizer.weight_decay = 0.05
+    c.optimizer.schedule = "cosine"
+    c.optimizer.warmup_epochs = 1
+    c.optimizer.clip = 1.0
+    c.average = 0.98
+    c.augment = (
+        {"name": "scale"},
+        {"name": "shift", "fraction": 0.3},
+        {"name": "jitter", "sd": 0.05},
+        {"name": "wander"},
+        {"name": "time_mask", "fraction": 0.3},
+        {"name": "lead_mask", "probability": 0.2},
+    )
+    c.model.dtype = "auto"
+
+
+def self_supervised(given: ConfigDict, method: str) -> ConfigDict:
+    """A run without text: two views of a record, heads of 512 and 128 units; the checkpoint is
+    chosen by nearest neighbours on validation."""
+    if given.paper or given.text:
+        raise ValueError(f"{method} has no config arguments paper and text")
+    c = base(given)
+    c.method = method
+    modern(c)
+    c.optimizer.learning_rate = 2e-3
+    c.eval_every = 5
+    c.model.hidden = 512
+    c.model.dim = 128
+    c.model.temperature = 0.1
+    if given.demo:
+        c.dataset = "simulated"
+        c.build = True
+        c.epochs = 5
+        c.evaluate.tasks = ("findings", "super")
+        c.evaluate.select = "findings"
+        c.evaluate.draws = 200
     return c
 
 

@@ -34,25 +34,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def modern(c: ConfigDict) -> None:
-    c.epochs = 20
-    c.optimizer.name = "adamw"
-    c.optimizer.weight_decay = 0.05
-    c.optimizer.schedule = "cosine"
-    c.optimizer.warmup_epochs = 1
-    c.optimizer.clip = 1.0
+    common.modern(c)
     if c.text.tower == "minilm":  # chosen with it; how alike reports look differs between towers
         c.model.soft_targets = 0.05
     c.model.same_report = True
-    c.average = 0.98
-    c.augment = (
-        {"name": "scale"},
-        {"name": "shift", "fraction": 0.3},
-        {"name": "jitter", "sd": 0.05},
-        {"name": "wander"},
-        {"name": "time_mask", "fraction": 0.3},
-        {"name": "lead_mask", "probability": 0.2},
-    )
-    c.model.dtype = "auto"
 
 
 def demo(c: ConfigDict, given: ConfigDict) -> None:

@@ -112,7 +112,7 @@ def check(config: Config) -> None:
     fields = flatten(config.to_dict())
     positive = ("epochs", "batch_size", "shards", "log_every", "eval_every", "seconds", "rate")
     positive += ("model.width", "model.dim", "model.temperature", "evaluate.draws")
-    positive += ("evaluate.batch_size", "optimizer.learning_rate")
+    positive += ("evaluate.neighbours", "evaluate.batch_size", "optimizer.learning_rate")
     for name in positive:
         if not fields[name] > 0:
             raise UserError(f"--config.{name}={fields[name]}: must be above zero")
@@ -122,6 +122,7 @@ def check(config: Config) -> None:
         "steps_per_dispatch",
         "checkpoint_seconds",
         "model.hidden",
+        "evaluate.knn_every",
     ):
         if fields[name] < 0:
             raise UserError(f"--config.{name}={fields[name]}: must not be negative")
@@ -199,6 +200,9 @@ ADDED = {
     "evaluate.conditions": (),
     "evaluate.retrieval": True,
     "evaluate.prompts": "",
+    "evaluate.knn_every": 0,
+    "evaluate.neighbours": 2048,
+    "augment_second": (),
     "model.convolution": "plain",
     "model.remat": False,
     "model.soft_targets": 0.0,

@@ -21,6 +21,7 @@ from ecg_jax.evaluation.predictions import Predictions
 from ecg_jax.evaluation.report import fill
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.experiment import Experiment, open_experiment
+from ecg_jax.methods import lasting
 
 LISTS = ("tasks", "protocols", "fractions", "conditions")
 
@@ -66,8 +67,8 @@ def _numbers(items: list[str]) -> list[float]:
 
 
 def frozen(params: Any, state: Any) -> dict[str, Any]:
-    """What a checkpoint for evaluation holds: no optimiser."""
-    return {"params": params, "method": state}
+    """What a checkpoint for evaluation holds: neither optimiser nor memory."""
+    return {"params": params, "method": lasting(state)}
 
 
 def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
@@ -89,7 +90,7 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
         Subject("random", material, *calibrated(experiment, *start)),
     )
     found, rows = [], []
-    tower = experiment.tower.describe()["note"]
+    tower = experiment.described_tower()["note"]
     for subject in subjects:
         for part in examine.examine(subject):
             found.append(part)

@@ -24,6 +24,7 @@ from ecg_jax.methods import Encoded, Method, View, build
 from ecg_jax.text import reports, tower
 from ecg_jax.text.tower import TextTower
 
+NO_TOWER = {"name": "none", "note": "none", "width": 0, "parameters": 0, "stand_in": False}
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformers")
 
 
@@ -34,7 +35,7 @@ class Experiment:
     config: Config
     mesh: Mesh
     method: Method
-    tower: TextTower
+    tower: TextTower | None  # None for a method without a text side
 
     @functools.cached_property
     def train(self) -> Records:
@@ -64,16 +65,13 @@ class Experiment:
         T = round(self.config.seconds * self.config.rate)
 
         def start(key: jax.Array) -> tuple[Any, Any]:
-            zeros = functools.partial(jax.numpy.zeros, dtype=jax.numpy.float32)
-            view = View(
-                ecg=zeros((1, T, 12)),
-                lead_mask=jax.numpy.ones((1, 12), bool),
-                text=zeros((1, self.tower.width)),
-                text_id=jax.numpy.zeros(1, jax.numpy.int32),
-            )
-            return self.method.init(key, view)
+            return self.method.init(key, blank(T, self.tower.width if self.tower else 0))
 
         return jax.jit(start, out_shardings=parallel.replicated(self.mesh))(key)
+
+    def described_tower(self) -> dict[str, Any]:
+        """The text tower's provenance; of none, that there is none."""
+        return self.tower.describe() if self.tower else NO_TOWER
 
     def encode(self, params: Any, state: Any, split: Records) -> Encoded:
         """Features and embeddings of all records of a split, as float32 NumPy arrays."""
@@ -97,6 +95,14 @@ class Experiment:
         return jax.jit(run, out_shardings=parallel.replicated(self.mesh))
 
 
+def blank(T: int, width: int) -> View:
+    """One record of zeros: what a method's `init` needs of the shapes."""
+    zeros = functools.partial(jax.numpy.zeros, dtype=jax.numpy.float32)
+    none = jax.numpy.zeros(1, jax.numpy.int32)
+    leads = jax.numpy.ones((1, 12), bool)
+    return View(zeros((1, T, 12)), leads, zeros((1, width)), none, none, none)
+
+
 def open_experiment(config: Config) -> Experiment:
     """Checks a config against what is there, and opens it.
 
@@ -116,13 +122,16 @@ def open_experiment(config: Config) -> Experiment:
     if config.build and config.dataset == "simulated":
         hosts.first_alone(lambda: _simulate(config))
     records.folder(config.data_dir, config.dataset, config.rate)
+    return Experiment(config, mesh, method, _tower(config) if method.encode_text else None)
+
+
+def _tower(config: Config) -> TextTower:
     text = config.text
-    loaded = tower.load(
+    return tower.load(
         text.tower,
         cased={"auto": None, "true": True, "false": False}[str(text.cased).lower()],
         pooling=None if text.pooling == "auto" else text.pooling,
     )
-    return Experiment(config, mesh, method, loaded)
 
 
 def _simulate(config: Config) -> None:
@@ -166,7 +175,7 @@ def provenance(experiment: Experiment) -> dict[str, Any]:
     return {
         **software(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "text_tower": experiment.tower.describe(),
+        "text_tower": experiment.described_tower(),
     }
 
 

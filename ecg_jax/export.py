@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from safetensors import SafetensorError
@@ -29,7 +28,8 @@ from ecg_jax.data import normalize
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
 from ecg_jax.evaluation import tables
-from ecg_jax.methods import Encoded, View, build
+from ecg_jax.experiment import NO_TOWER, blank
+from ecg_jax.methods import Encoded, build
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -147,8 +147,7 @@ in the mask. `encode` normalises ({given["normalize"]}).
     model = load_exported("FOLDER")
     features, embedding = model.encode(ecg, lead_mask)
 
-Text: {tower["note"]} (sha256 {tower["sha256"]}), pooling {tower["pooling"]}, reports in
-{tower["language"]}, template `{tower["template"]}`.
+{_text(tower)}
 
 ## Results
 
@@ -156,6 +155,13 @@ Text: {tower["note"]} (sha256 {tower["sha256"]}), pooling {tower["pooling"]}, re
 {table}
 ```
 """
+
+
+def _text(tower: dict[str, Any]) -> str:
+    if tower["name"] == NO_TOWER["name"]:
+        return "Trained without text."
+    return f"""Text: {tower["note"]} (sha256 {tower["sha256"]}), pooling {tower["pooling"]},
+reports in {tower["language"]}, template `{tower["template"]}`."""
 
 
 def load_exported(folder: Path | str) -> Exported:
@@ -208,13 +214,7 @@ def _read_arrays(path: Path, sha256: str) -> dict[str, np.ndarray]:
 
 def _shapes(config: Config, width: int, sharding: Any = None) -> dict[str, Any]:
     """The variables' shapes, as a checkpoint for evaluation holds them."""
-    T = round(config.seconds * config.rate)
-    view = View(
-        jnp.zeros((1, T, len(LEADS))),
-        jnp.ones((1, len(LEADS)), bool),
-        jnp.zeros((1, width)),
-        jnp.zeros(1, jnp.int32),
-    )
+    view = blank(round(config.seconds * config.rate), width)
     shapes = jax.eval_shape(build(config).init, jax.random.key(0), view)
     tree = evaluate.frozen(*shapes)
     if sharding is None:

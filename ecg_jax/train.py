@@ -8,14 +8,11 @@ runs; validate and save at the ends of epochs; evaluate. The same command resume
 """
 
 import functools
-import itertools
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.struct
 import jax
@@ -24,18 +21,18 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ecg_jax import cache, evaluate, hosts, memory, optim, parallel, workdir
+from ecg_jax import cache, evaluate, feed, hosts, memory, optim, parallel, workdir
 from ecg_jax import config as config_lib
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.config import Config
-from ecg_jax.data import normalize, records, resident
+from ecg_jax.data import records, resident
 from ecg_jax.data.records import check_disjoint
-from ecg_jax.data.stream import Stream
 from ecg_jax.errors import UserError, run_main
 from ecg_jax.evaluation.validator import Validator
-from ecg_jax.experiment import Experiment, open_experiment, report_texts
-from ecg_jax.methods import Method, View
+from ecg_jax.experiment import Experiment, open_experiment
+from ecg_jax.methods import Method, Plan, lasting
 from ecg_jax.progress import NonFiniteError, Progress
+from ecg_jax.stop import Stop
 
 Tree = Any
 # Several processes that have been stopped end with EX_TEMPFAIL: to the schedulers that start them,
@@ -58,15 +55,7 @@ class TrainState:
     average: Tree = None
 
     def evaluated(self) -> tuple[Tree, Tree]:
-        return self.average or (self.params, self.method)
-
-
-class Data(NamedTuple):
-    """The training split, on the devices or on disk, or the one batch of a streamed step; and the
-    table [M, F] of the embeddings of the split's distinct reports."""
-
-    split: resident.Split | Stream | resident.Batch
-    texts: jax.Array
+        return self.average or (self.params, lasting(self.method))
 
 
 def main() -> int:
@@ -93,13 +82,13 @@ def train(config: Config, folder: Path, *, evaluated: bool = True) -> bool:
     """
     stop = Stop()
     experiment = open_together(config)
-    data, steps = load_data(experiment)
+    data, plan, steps = feed.load(experiment)
     optimizer = optim.build(config, steps)
     dispatch = make_dispatch(config, experiment.method, optimizer, steps)
     validate = Validator(experiment)
     workdir.claim(folder, experiment)
 
-    state, best = init(experiment, optimizer), -np.inf
+    state, best = init(experiment, optimizer, plan), -np.inf
     last_saves = Checkpoints(folder / "checkpoints" / "last", keep=2)
     best_saves = Checkpoints(folder / "checkpoints" / "best", keep=1)
     if restored := last_saves.restore(state):
@@ -108,22 +97,22 @@ def train(config: Config, folder: Path, *, evaluated: bool = True) -> bool:
         print(f"resumed at step {step:,}")
     print(parameter_counts(experiment, state.params))
 
-    step, total = int(state.step), config.epochs * steps
-    feed = feeder(data, step, total)
+    step, total = int(state.step), plan.steps
+    fed = feed.feeder(data, step, total)
     saved_step, saved_time = step, time.monotonic()
     progress = Progress(folder, config, start=step, total=total)
     try:
         stop.training = True
         while step < total and not stop.at(step):
             length = dispatch_length(config, step, steps)
-            state, metrics = dispatch(state, next(feed), length)
+            state, metrics = dispatch(state, next(fed), length)
             progress.steps(step, metrics)
             step += length
             if step % steps:
                 continue
             if (step // steps) % config.eval_every == 0 or step == total:
                 progress.flush()
-                scores = hosts.from_first(validate(*state.evaluated()))
+                scores = hosts.from_first(validate(*state.evaluated(), step // steps))
                 progress.scores(step, scores)
                 if scores["select"] > best:
                     best = scores["select"]
@@ -159,35 +148,6 @@ def train(config: Config, folder: Path, *, evaluated: bool = True) -> bool:
     return True
 
 
-class Stop:
-    """SIGTERM, as schedulers send it before they take a machine back.
-
-    While updates are made it is noted in `asked`, so that the state can be saved. Before and after
-    there is nothing to save: a process that is alone ends at once, with status 0.
-    """
-
-    def __init__(self):
-        self.training = False
-        self._preemption = hosts.Preemption()
-        alone = jax.process_count() == 1  # several leave the signal to JAX
-        if alone and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._note)
-
-    def _note(self, *_: object) -> None:
-        self._preemption.note()
-        if not self.training:
-            print("stopped by SIGTERM: the same command goes on from here")
-            sys.exit(0)
-
-    @property
-    def asked(self) -> bool:
-        return self._preemption.asked
-
-    def at(self, step: int) -> bool:
-        """Whether to stop at this step, which all processes answer alike."""
-        return self._preemption.at(step)
-
-
 def open_together(config: Config) -> Experiment:
     """The experiment, once all processes have the same config, software and records.
 
@@ -198,6 +158,7 @@ def open_together(config: Config) -> Experiment:
     experiment = hosts.together(lambda: open_experiment(config))
     hosts.together(lambda: check_memory(experiment))
     check_disjoint(experiment.train, experiment.validation)
+    check_leads(experiment)
     return experiment
 
 
@@ -209,47 +170,41 @@ def check_memory(experiment: Experiment) -> None:
         resident.check_memory(experiment.mesh, size, f"{c.dataset} train")
 
 
-def load_data(experiment: Experiment) -> tuple[Data, int]:
-    """The training pairs, on the mesh or on disk, and the number of steps in an epoch.
-
-    Raises:
-      UserError: see `report_texts` and `resident`.
-    """
-    config, train = experiment.config, experiment.train
-    texts, row = report_texts(config, train)
-    if dropped := int((row < 0).sum()):
-        print(f"{dropped} of {len(train):,} training records have no report text: left out")
-        train, row = train.take(np.flatnonzero(row >= 0)), row[row >= 0]
-    if config.text.shuffle:
-        row = np.random.default_rng(config.seed).permutation(row)
-    steps = resident.steps_per_epoch(len(train), config.batch_size, config.shards)
-    table = hosts.from_first(experiment.tower.embed(texts, template=config.text.template))
-    pairs = (experiment.mesh, train.ecg, train.lead_mask, row)
-    if config.stream:
-        split = Stream(*pairs, shards=config.shards, batch_size=config.batch_size, seed=config.seed)
-    else:
-        put = functools.partial(resident.put, *pairs, shards=config.shards, seed=config.seed)
-        split = hosts.together(put)
-    return Data(split, parallel.put(table, parallel.replicated(experiment.mesh))), steps
+def check_leads(experiment: Experiment) -> None:
+    """Raises a UserError if records lack leads that the method needs."""
+    needed, train = experiment.method.leads, experiment.train
+    if missing := [name for name in needed if name not in train.leads]:
+        raise UserError(
+            f"{experiment.config.method} needs the leads {', '.join(needed)}, and {train.dataset} "
+            f"has no {', '.join(missing)}: choose other lead groups or another dataset"
+        )
 
 
-def feeder(data: Data, step: int, total: int) -> Iterator[Data]:
-    """What each call of the dispatch from `step` on is given."""
-    if isinstance(data.split, Stream):
-        return (Data(batch, data.texts) for batch in data.split.batches(step, total))
-    return itertools.repeat(data)
+def init(experiment: Experiment, optimizer: optax.GradientTransformation, plan: Plan) -> TrainState:
+    """The state at step 0, laid out on the mesh."""
+    config, mesh, method = experiment.config, experiment.mesh, experiment.method
+    params, state = experiment.init(jax.random.key(config.seed))
+    copy = functools.partial(jax.tree.map, jnp.copy)  # no array may be donated twice
+
+    def start(params: Tree, state: Tree) -> TrainState:
+        average = copy((params, state)) if config.average else None
+        if method.memory is not None:
+            state = {**state, "memory": copy(method.memory(params, state, plan))}
+        return TrainState(jnp.int32(0), params, state, optimizer.init(params), average)
+
+    layout = state_layout(config, method, jax.eval_shape(start, params, state), mesh.size)
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), layout)
+    return jax.jit(start, out_shardings=shardings)(params, state)
 
 
-def init(experiment: Experiment, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state at step 0, replicated over the mesh."""
-    params, method = experiment.init(jax.random.key(experiment.config.seed))
-    sharding = parallel.replicated(experiment.mesh)
-    shapes = jax.eval_shape(optimizer.init, params)
-    layout = optimizer_layout(experiment.config, shapes, experiment.mesh.devices.size)
-    layout = jax.tree.map(lambda spec: NamedSharding(experiment.mesh, spec), layout)
-    moments = jax.jit(optimizer.init, out_shardings=layout)(params)
-    average = jax.tree.map(jnp.copy, (params, method)) if experiment.config.average else None
-    return TrainState(jax.device_put(jnp.int32(0), sharding), params, method, moments, average)
+def state_layout(config: Config, method: Method, state: TrainState, devices: int) -> TrainState:
+    """How each array of the state lies on the mesh: in copies, but for the rows of a method's
+    memory and, if the config says so, the optimiser's."""
+    copies = jax.tree.map(lambda _: PartitionSpec(), state)
+    memory = copies.method.get("memory", {})
+    for name in method.rows:
+        memory[name] = PartitionSpec(parallel.AXIS)
+    return copies.replace(optimizer=optimizer_layout(config, state.optimizer, devices))
 
 
 def optimizer_layout(config: Config, state: optax.OptState, devices: int) -> Tree:
@@ -261,26 +216,18 @@ def optimizer_layout(config: Config, state: optax.OptState, devices: int) -> Tre
 
 def make_dispatch(
     config: Config, method: Method, optimizer: optax.GradientTransformation, steps: int
-) -> Callable[[TrainState, Data, int], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[[TrainState, feed.Data, int], tuple[TrainState, dict[str, jax.Array]]]:
     """`dispatch(state, data, length)` makes `length` updates in one call.
 
     It returns the new state (the old one's memory is reused) and each step's metrics, [length].
     An update whose loss or gradient is not finite is not made, and the state stays at its step.
     """
 
-    def view(data: Data, step: jax.Array) -> View:
-        batch = data.split
-        if isinstance(batch, resident.Split):
-            batch = resident.draw(batch, config.seed, step, steps, config.batch_size)
-        assert isinstance(batch, resident.Batch)  # a stream is fed batch by batch
-        ecg = normalize.normalize(batch.ecg, batch.lead_mask, config.normalize)
-        return View(ecg, batch.lead_mask, data.texts[batch.text], batch.text)
-
-    def update(data: Data, state: TrainState, _: None) -> tuple[TrainState, dict[str, jax.Array]]:
+    def update(data: feed.Data, state: TrainState, _: None) -> tuple[TrainState, Tree]:
         key = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
         grad = jax.value_and_grad(method.loss, has_aux=True)
         (loss, (new_method, metrics)), gradient = grad(
-            state.params, state.method, view(data, state.step), key
+            state.params, state.method, feed.view(config, data, state.step, steps), key
         )
         norm = optax.tree.norm(gradient)
         updates, new_optimizer = optimizer.update(gradient, state.optimizer, state.params)
@@ -288,21 +235,17 @@ def make_dispatch(
         if method.after_update is not None:
             new_method = method.after_update(params, new_method)
         average = optim.running_mean(
-            config.average, state.step, state.average, (params, new_method)
+            config.average, state.step, state.average, (params, lasting(new_method))
         )
         new = TrainState(state.step + 1, params, new_method, new_optimizer, average)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-        state = jax.lax.with_sharding_constraint(state, layout(state))
+        layout = state_layout(config, method, state, jax.sharding.get_abstract_mesh().size)
+        state = jax.lax.with_sharding_constraint(state, layout)
         return state, {"loss": loss, "gradient_norm": norm, **metrics}
 
-    def layout(state: TrainState) -> TrainState:
-        devices = jax.sharding.get_abstract_mesh().size
-        copies = jax.tree.map(lambda _: PartitionSpec(), state)
-        return copies.replace(optimizer=optimizer_layout(config, state.optimizer, devices))
-
     @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
-    def dispatch(state: TrainState, data: Data, length: int):
+    def dispatch(state: TrainState, data: feed.Data, length: int):
         with parallel.mesh_of(state.step):
             if jax.default_backend() != "cpu":
                 return jax.lax.scan(functools.partial(update, data), state, length=length)
@@ -328,7 +271,7 @@ def dispatch_length(config: Config, step: int, steps: int) -> int:
 def parameter_counts(experiment: Experiment, params: Tree) -> str:
     """One line: parameters per tower, trained and frozen."""
     counts = {name: sum(p.size for p in jax.tree.leaves(tree)) for name, tree in params.items()}
-    text = experiment.tower.describe()
+    text = experiment.described_tower()
     trained = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     return (
         f"trained: {sum(counts.values()):,} parameters ({trained}); "

@@ -29,7 +29,7 @@ def _free(name: str, evaluating: bool) -> bool:
     """What is evaluated may change as well; while training, not what chooses the checkpoint."""
     if evaluating:
         return name in FREE or name == "dataset" or name.startswith("evaluate.")
-    chooses = ("evaluate.tasks", "evaluate.select", "evaluate.prompts")
+    chooses = ("evaluate.tasks", "evaluate.select", "evaluate.prompts", "evaluate.neighbours")
     return name in FREE or (name.startswith("evaluate.") and name not in chooses)
 
 
@@ -92,6 +92,8 @@ def fingerprints(experiment: Experiment) -> dict[str, str]:
     """sha256 of each split's records, and of the texts that their reports become."""
     splits = (experiment.train, experiment.validation, experiment.test)
     hashes = {f"{split.split} records": split.fingerprint() for split in splits}
+    if experiment.tower is None:
+        return hashes
     texts, rows = report_texts(experiment.config, experiment.train)
     digest = hashlib.sha256("\0".join(texts).encode() + rows.tobytes())
     return {**hashes, "report texts": digest.hexdigest()}
@@ -102,11 +104,11 @@ def changes(experiment: Experiment, saved: dict[str, Any], now: dict[str, str]) 
     or the text tower."""
     before = saved["splits"]
     differ = [f"the {name} differ" for name in now if before.get(name) != now[name]]
-    tower = experiment.tower.describe()
+    tower = experiment.described_tower()
     return differ + [
         f"the text tower's {name} differs"
         for name in ("sha256", "vocab_sha256", "cased", "pooling")
-        if saved["text_tower"].get(name) != tower[name]
+        if saved["text_tower"].get(name) != tower.get(name)
     ]
 
 

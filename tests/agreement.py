@@ -22,7 +22,7 @@ import optax
 from flax import linen as nn
 
 from configs import etp
-from ecg_jax import hosts, parallel, train
+from ecg_jax import feed, hosts, parallel, train
 from ecg_jax.experiment import Experiment, open_experiment
 from ecg_jax.losses import contrastive
 from ecg_jax.models import resnet1d
@@ -52,10 +52,10 @@ def training(config, devices=None):
     config.batch_size = config.shards = 16
     whole = open_experiment(config)
     experiment = Experiment(config, parallel.make_mesh(devices), whole.method, whole.tower)
-    data, per_epoch = train.load_data(experiment)
+    data, plan, per_epoch = feed.load(experiment)
     optimizer = optax.sgd(1e-3, momentum=0.9)
     dispatch = train.make_dispatch(config, whole.method, optimizer, per_epoch)
-    zero = train.init(experiment, optimizer)
+    zero = train.init(experiment, optimizer, plan)
     figures = {}
     for start in range(STARTS):
         state, losses = moved(zero, start), []

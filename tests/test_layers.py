@@ -8,12 +8,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # From low to high. A module may import its own layer and those before it.
 LAYERS = (
-    ("errors", "files", "cache", "memory", "hosts", "parallel"),
+    ("errors", "files", "cache", "memory", "hosts", "parallel", "health"),
     ("data", "text", "models", "losses", "config"),
-    ("methods", "optim", "checkpoint"),
+    ("methods", "towers", "optim", "checkpoint"),
     ("experiment",),
     ("evaluation",),
-    ("workdir", "progress"),
+    ("workdir", "progress", "feed", "stop"),
     ("evaluate",),
     ("train", "export", "show_prompts"),
     ("reproduce",),

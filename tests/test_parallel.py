@@ -13,6 +13,7 @@ from ecg_jax.checkpoint import Checkpoints, digests
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import controls
 from ecg_jax.experiment import open_experiment
+from ecg_jax.methods import Plan
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_statistics_per_device_are_the_mean_of_each_devices_own():
 def test_optimiser_state_in_parts_is_saved_and_comes_back_otherwise(simulated, tmp_path):
     config = agreement.small(simulated)
     config.parallel.shard_optimizer = True
-    state = train.init(open_experiment(config), optim.build(config, 5))
+    state = train.init(open_experiment(config), optim.build(config, 5), Plan(100, 5))
     rng = np.random.default_rng(0)
     moments = jax.tree.map(
         lambda x: jax.device_put(rng.random(x.shape).astype(x.dtype), x.sharding), state.optimizer

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from ecg_jax import config as config_lib
-from ecg_jax import evaluate, optim, parallel, train, workdir
+from ecg_jax import evaluate, feed, optim, parallel, train, workdir
 from ecg_jax.checkpoint import Checkpoints, digests
 from ecg_jax.errors import UserError
 from ecg_jax.experiment import Experiment, open_experiment
 from ecg_jax.methods import View, build
+from ecg_jax.stop import Stop
 
 COLUMNS = (
     *("task", "dataset", "split", "protocol", "encoder", "label", "metric"),
@@ -25,8 +26,8 @@ COLUMNS = (
 
 def final(experiment: Experiment, folder):
     """The state of a run's last checkpoint."""
-    _, steps = train.load_data(experiment)
-    like = train.init(experiment, optim.build(experiment.config, steps))
+    _, plan, steps = feed.load(experiment)
+    like = train.init(experiment, optim.build(experiment.config, steps), plan)
     step, state, notes = Checkpoints(folder / "checkpoints" / "last").restore(like)
     return step, state, notes
 
@@ -123,11 +124,11 @@ def test_sigterm_saves_and_the_same_command_ends_bit_for_bit_alike(
 
 def test_sigterm_before_and_after_the_updates_ends_with_status_0():
     before = signal.getsignal(signal.SIGTERM)
-    stop = train.Stop()
+    stop = Stop()
     with pytest.raises(SystemExit) as end:
         os.kill(os.getpid(), signal.SIGTERM)
     assert end.value.code == 0
-    stop = train.Stop()
+    stop = Stop()
     stop.training = True
     os.kill(os.getpid(), signal.SIGTERM)
     assert stop.asked
@@ -198,12 +199,12 @@ def test_the_length_of_a_dispatch_does_not_change_the_figures(small):
     """Four updates in calls of one and of two agree; their programs round differently."""
     small.optimizer.learning_rate = 1e-4
     experiment = open_experiment(small)
-    data, per_epoch = train.load_data(experiment)
+    data, plan, per_epoch = feed.load(experiment)
     optimizer = optim.build(small, per_epoch)
     dispatch = train.make_dispatch(small, experiment.method, optimizer, per_epoch)
     ends = []
     for length in (1, 2):
-        state = train.init(experiment, optimizer)
+        state = train.init(experiment, optimizer, plan)
         for _ in range(4 // length):
             state, _ = dispatch(state, data, length)
         ends.append(jax.device_get((state.params, state.method)))
@@ -223,6 +224,8 @@ def test_a_method_overfits_one_batch(small, name):
         lead_mask=jnp.ones((16, 12), bool),
         text=jnp.asarray(rng.standard_normal((16, 24)), jnp.float32),
         text_id=jnp.arange(16),
+        row=jnp.arange(16),
+        patient=jnp.arange(16),
     )
     params, state = method.init(jax.random.key(0), view)
     small.optimizer.learning_rate = 3e-3

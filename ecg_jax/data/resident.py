@@ -27,22 +27,22 @@ class Split(NamedTuple):
     Attributes:
       ecg: int16 [V, n, T, 12] microvolts.
       lead_mask: bool [V, n, 12].
-      text: int32 [V, n], the row of the record's report in the table of text embeddings.
+      row: int32 [V, n], which of the split's records it is.
       count: int32 [V], how many of the n places are records.
     """
 
     ecg: jax.Array
     lead_mask: jax.Array
-    text: jax.Array
+    row: jax.Array
     count: jax.Array
 
 
 class Batch(NamedTuple):
-    """What a step sees: ecg int16 [B, T, 12] microvolts, lead_mask bool [B, 12], text int32 [B]."""
+    """What a step sees: ecg int16 [B, T, 12] microvolts, lead_mask bool [B, 12], row int32 [B]."""
 
     ecg: jax.Array
     lead_mask: jax.Array
-    text: jax.Array
+    row: jax.Array
 
 
 def deal(N: int, shards: int, seed: int) -> np.ndarray:
@@ -135,7 +135,7 @@ def put(
     mesh: Mesh,
     ecg: np.ndarray,
     lead_mask: np.ndarray,
-    text: np.ndarray,
+    row: np.ndarray,
     *,
     shards: int,
     seed: int,
@@ -150,7 +150,7 @@ def put(
     sharding, rows = parallel.by_record(mesh), np.maximum(where, 0)
     place = functools.partial(parallel.put_rows, rows=rows, sharding=sharding)
     count = (where >= 0).sum(axis=1).astype(np.int32)
-    return Split(place(ecg), place(lead_mask), place(text), parallel.put(count, sharding))
+    return Split(place(ecg), place(lead_mask), place(row), parallel.put(count, sharding))
 
 
 def steps_per_epoch(N: int, batch_size: int, shards: int) -> int:
@@ -196,7 +196,7 @@ def draw(split: Split, seed: int, step: jax.Array, steps: int, batch_size: int) 
       steps: per epoch, from `steps_per_epoch`.
       batch_size: of the global batch.
     """
-    V, n = split.text.shape
+    V, n = split.row.shape
     per_shard = batch_size // V
     epoch, place = step // steps, step % steps
     places = order(seed, epoch, split.count, n)
@@ -205,4 +205,4 @@ def draw(split: Split, seed: int, step: jax.Array, steps: int, batch_size: int) 
     def gather(array: jax.Array) -> jax.Array:
         return jax.vmap(lambda a, i: a[i])(array, rows).reshape(batch_size, *array.shape[2:])
 
-    return Batch(gather(split.ecg), gather(split.lead_mask), gather(split.text))
+    return Batch(gather(split.ecg), gather(split.lead_mask), gather(split.row))

@@ -24,14 +24,14 @@ AHEAD = 4  # batches being read, or waiting on the devices
 
 
 class Stream:
-    """Batches of N records: `ecg` [N, T, 12] on disk, lead_mask bool [N, 12], text int32 [N]."""
+    """Batches of N records: `ecg` [N, T, 12] on disk, lead_mask bool [N, 12], row int32 [N]."""
 
     def __init__(
         self,
         mesh: Mesh,
         ecg: Stored | np.ndarray,
         lead_mask: np.ndarray,
-        text: np.ndarray,
+        row: np.ndarray,
         *,
         shards: int,
         batch_size: int,
@@ -46,7 +46,7 @@ class Stream:
         resident.check_shards(mesh, shards)
         self.steps = resident.steps_per_epoch(len(ecg), batch_size, shards)
         self._where = resident.deal(len(ecg), shards, seed)
-        self._arrays = (ecg, lead_mask, text)
+        self._arrays = (ecg, lead_mask, row)
         self._sharding = parallel.by_record(mesh)
         self._batch_size, self._seed = batch_size, seed
         self._order = functools.lru_cache(maxsize=2)(self._draw_order)

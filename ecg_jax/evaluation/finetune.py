@@ -142,7 +142,7 @@ class Finetuner:
         return best._replace(path=tuple(path))
 
     def _batches(self, train: Records, y: np.ndarray, seed: int) -> tuple[Stream, int]:
-        """The batches of the training records, their labels in the place of the report's row, and
+        """The batches of the training records, their labels in the place of their rows, and
         the number of updates."""
         c, shards = self._config, self._experiment.config.shards
         size = -(-c.batch_size // shards) * shards
@@ -219,7 +219,7 @@ class Finetuner:
         x, mask = self._augment(key, x, batch.lead_mask)
         features, state = self._experiment.method.train_encode(params["encoder"], state, x, mask)
         logits = features @ params["head"]["kernel"] + params["head"]["bias"]
-        loss = optax.sigmoid_binary_cross_entropy(logits, batch.text)
+        loss = optax.sigmoid_binary_cross_entropy(logits, batch.row)
         return jnp.sum(loss.mean(axis=0) * weight), state
 
     def _updated(

@@ -15,6 +15,7 @@ from ecg_jax.evaluation.linear_probe import Probe
 from ecg_jax.experiment import Experiment, report_texts
 from ecg_jax.methods import Encoded
 from ecg_jax.text import prompts
+from ecg_jax.text.tower import TextTower
 
 
 class Material:
@@ -26,6 +27,11 @@ class Material:
         self.prompts = functools.cache(self._prompts)
         self.under = functools.cache(self._under)
         self.finetuner = functools.cache(functools.partial(Finetuner, experiment))
+
+    @property
+    def tower(self) -> TextTower:
+        assert self.experiment.tower is not None, "asked of methods with a text side only"
+        return self.experiment.tower
 
     @functools.cached_property
     def conditions(self) -> dict[str, robustness.Condition]:
@@ -47,13 +53,12 @@ class Material:
 
     def _prompts(self, task: str) -> dict[str, dict[str, tuple[list[str], np.ndarray]]]:
         """set -> class -> (its prompts, the tower's embeddings float32 [P, F])."""
-        config, split = self.experiment.config, self.experiment.validation
+        config, split, tower = self.experiment.config, self.experiment.validation, self.tower
         tasks.check(split.dataset, split.classes, [task])
         section = tasks.section(split.dataset, task)
         sets = prompts.prompt_sets(split.classes[task], section, config.evaluate.prompts or None)
-        embed = self.experiment.tower.embed
         return {
-            name: {label: (texts, embed(texts)) for label, texts in classes.items()}
+            name: {label: (texts, tower.embed(texts)) for label, texts in classes.items()}
             for name, classes in sets.items()
         }
 
@@ -66,7 +71,7 @@ class Material:
         """
         config = self.experiment.config
         texts, row = report_texts(config, self.experiment.test)
-        return self.experiment.tower.embed(texts, template=config.text.template), row
+        return self.tower.embed(texts, template=config.text.template), row
 
 
 @dataclasses.dataclass

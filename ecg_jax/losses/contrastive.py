@@ -55,6 +55,25 @@ def symmetric_info_nce(
     return 0.5 * jnp.mean(to_text + to_ecg)
 
 
+def nt_xent(a: jax.Array, b: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """SimCLR's loss (Chen et al. 2020, arXiv 2002.05709, equation 1) over the global batch: every
+    view against its partner, with all 2 (K - 1) views of other records as negatives.
+
+    Args:
+      a, b: float32 [K, D], of unit length; row i of both is a view of record i.
+      temperature: tau.
+
+    Returns:
+      float32 scalar, the mean over the 2 K views.
+    """
+    between, ones = a @ b.T / temperature, jnp.eye(len(a), dtype=bool)
+    within_a, within_b = (jnp.where(ones, -jnp.inf, x @ x.T / temperature) for x in (a, b))
+    positive = jnp.diagonal(between)
+    of_a = logsumexp(jnp.concatenate([between, within_a], axis=1), axis=1)
+    of_b = logsumexp(jnp.concatenate([between.T, within_b], axis=1), axis=1)
+    return jnp.mean(of_a + of_b - 2 * positive) / 2
+
+
 def sigmoid(
     e: jax.Array,
     t: jax.Array,

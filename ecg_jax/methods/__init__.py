@@ -19,14 +19,18 @@ class View(NamedTuple):
     Attributes:
       ecg: float32 [B, T, 12], normalised as the recipe says, not yet augmented.
       lead_mask: bool [B, 12].
-      text: float32 [B, F], frozen embeddings of the reports.
+      text: float32 [B, F], frozen embeddings of the reports; F is 0 for a method without text.
       text_id: int32 [B], equal for equal reports.
+      row: int32 [B], which of the split's records each is.
+      patient: int32 [B], equal for records of one patient.
     """
 
     ecg: jax.Array
     lead_mask: jax.Array
     text: jax.Array
     text_id: jax.Array
+    row: jax.Array
+    patient: jax.Array
 
 
 class Encoded(NamedTuple):
@@ -36,17 +40,28 @@ class Encoded(NamedTuple):
     embedding: Any
 
 
+class Plan(NamedTuple):
+    """How long a run is: training records, and the updates that it will make."""
+
+    records: int
+    steps: int
+
+
 class Method(NamedTuple):
-    """A system as pure functions; `params` are trained, `state` is not (BatchNorm, queues).
+    """A system as pure functions; `params` are trained, `state` is not.
 
     Attributes:
-      init: (key, View) -> (params, state).
+      init: (key, View) -> (params, state); the state, a dict, is what `encode` needs (BatchNorm).
       loss: (params, state, View, key) -> (loss, (new state, metrics)).
       encode: (params, state, ecg [B, T, 12], lead_mask [B, 12]) -> Encoded.
       train_encode: as `encode`, in training mode (BatchNorm of the batch, dropout): -> (features
         float32 [B, D], new state). What `loss` sees of an ECG that is augmented already.
       encode_text: (params, float [B, F]) -> unit vectors [B, E]; None without a text side.
+      memory: (params, state, Plan) -> a dict, what training alone remembers (a target network, a
+        queue): `loss` finds it as state["memory"] and returns it so; or None.
+      rows: names of what in the memory lies in parts over the devices, by its first axis.
       after_update: (params, state) -> state, once the optimiser has stepped (EMA); or None.
+      leads: names of leads that every record must have.
     """
 
     init: Callable[[jax.Array, View], tuple[Tree, Tree]]
@@ -54,7 +69,10 @@ class Method(NamedTuple):
     encode: Callable[[Tree, Tree, jax.Array, jax.Array], Encoded]
     train_encode: Callable[[Tree, Tree, jax.Array, jax.Array], tuple[jax.Array, Tree]]
     encode_text: Callable[[Tree, jax.Array], jax.Array] | None = None
+    memory: Callable[[Tree, Tree, Plan], Tree] | None = None
+    rows: tuple[str, ...] = ()
     after_update: Callable[[Tree, Tree], Tree] | None = None
+    leads: tuple[str, ...] = ()
 
 
 def build(config: Config) -> Method:
@@ -67,3 +85,8 @@ def build(config: Config) -> Method:
     if not str(config.method).isidentifier() or importlib.util.find_spec(name) is None:
         raise UserError(f"no method {config.method!r}: ecg_jax/methods/ has no such file")
     return importlib.import_module(name).build(config)
+
+
+def lasting(state: Tree) -> Tree:
+    """A state without the memory: what `encode` needs."""
+    return {name: tree for name, tree in state.items() if name != "memory"}

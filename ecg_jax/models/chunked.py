@@ -10,8 +10,8 @@ Tree = Any
 
 
 def in_chunks(
-    encode: Callable[[jax.Array], tuple[jax.Array, Tree]], x: jax.Array, chunks: int
-) -> tuple[jax.Array, Tree]:
+    encode: Callable[[jax.Array], tuple[Tree, Tree]], x: jax.Array, chunks: int
+) -> tuple[Tree, Tree]:
     """Embedding-gradient caching (GradCache; Gao et al. 2021, arXiv 2101.06983, section 3.2).
 
     `encode` runs on one chunk after the other and keeps the features only; a loss over all of
@@ -21,12 +21,13 @@ def in_chunks(
     across records: BatchNorm normalises each chunk by its own statistics.
 
     Args:
-      encode: x [B / chunks, ...] -> (features [B / chunks, D], statistics).
+      encode: x [B / chunks, ...] -> (features, statistics); features is an array [B / chunks, ...]
+        or a tree of such.
       x: [B, ...]; chunk c has rows c, c + chunks, ..., which lie evenly over the devices.
       chunks: a divisor of B.
 
     Returns:
-      features [B, D] in the order of x, and the mean over the chunks of each statistic.
+      features, [B, ...] in the order of x, and the mean over the chunks of each statistic.
     """
     if chunks == 1:
         return encode(x)
@@ -37,5 +38,8 @@ def in_chunks(
         features, statistics = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
     else:
         features, statistics = jax.lax.map(encode, parts)
-    features = features.swapaxes(0, 1).reshape(x.shape[0], *features.shape[2:])
-    return features, jax.tree.map(lambda leaf: leaf.mean(axis=0), statistics)
+
+    def whole(parts: jax.Array) -> jax.Array:
+        return parts.swapaxes(0, 1).reshape(x.shape[0], *parts.shape[2:])
+
+    return jax.tree.map(whole, features), jax.tree.map(lambda leaf: leaf.mean(axis=0), statistics)

@@ -1,5 +1,7 @@
 """Projection heads from a tower's features to the shared space."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -21,6 +23,32 @@ class Projection(nn.Module):
         if self.hidden:
             x = nn.relu(nn.Dense(self.hidden)(x))
         return nn.Dense(self.dim, name="out")(x)
+
+
+class MLP(nn.Module):
+    """[..., F] -> float32 [..., widths[-1]]: layers of `widths` with ReLU between them.
+
+    Attributes:
+      widths: units of each layer.
+      norm: BatchNorm after each hidden layer, over all axes but the last.
+      norm_last: and after the last layer, without a scale or shift of its own.
+    """
+
+    widths: tuple[int, ...]
+    norm: bool = True
+    norm_last: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = x.astype(jnp.float32)
+        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
+        for width in self.widths[:-1]:
+            x = nn.Dense(width, use_bias=not self.norm)(x)
+            x = nn.relu(norm()(x) if self.norm else x)
+        x = nn.Dense(self.widths[-1], use_bias=not self.norm_last, name="out")(x)
+        if self.norm_last:
+            x = norm(use_bias=False, use_scale=False)(x)
+        return x
 
 
 def normalize(x: jax.Array) -> jax.Array:

@@ -36,7 +36,7 @@ def test_the_same_on_one_and_eight_devices():
 def test_an_epoch_draws_no_record_twice_and_epochs_differ():
     per_epoch = resident.steps_per_epoch(N, BATCH, SHARDS)
     assert per_epoch == 5
-    seen = [np.concatenate([b.text for b in batches(2, range(e * 5, e * 5 + 5))]) for e in (0, 1)]
+    seen = [np.concatenate([b.row for b in batches(2, range(e * 5, e * 5 + 5))]) for e in (0, 1)]
     for ids in seen:
         assert len(set(ids.tolist())) == per_epoch * BATCH
         assert ids.min() >= 0 and ids.max() < N
@@ -46,8 +46,8 @@ def test_an_epoch_draws_no_record_twice_and_epochs_differ():
 
 def test_rows_stay_together():
     for batch in batches(4, range(3)):
-        np.testing.assert_array_equal(batch.ecg[:, 0, 0], batch.text)
-        np.testing.assert_array_equal(batch.ecg[:, -1, -1], batch.text)
+        np.testing.assert_array_equal(batch.ecg[:, 0, 0], batch.row)
+        np.testing.assert_array_equal(batch.ecg[:, -1, -1], batch.row)
 
 
 def test_no_record_crosses_devices():

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecg_jax import optim, parallel, train
+from ecg_jax import feed, optim, parallel, train
 from ecg_jax.checkpoint import Checkpoints, digests
 from ecg_jax.data import records, resident
 from ecg_jax.data.stream import AHEAD, Stream
 from ecg_jax.errors import UserError
 from ecg_jax.experiment import open_experiment
+from ecg_jax.methods import Plan
 from ecg_jax.models.resnet1d import STAGES
 from ecg_jax.text.tower import TextTower
 
@@ -153,16 +154,16 @@ def test_bad_sizes(simulated):
 
 
 def restored(experiment, folder):
-    like = train.init(experiment, optim.build(experiment.config, 1))
+    like = train.init(experiment, optim.build(experiment.config, 1), Plan(1, 1))
     return Checkpoints(folder / "checkpoints" / "last").restore(like)
 
 
 def uninterrupted(config):
     """The state and the losses of a resident run's updates, without the loop around them."""
     experiment = open_experiment(config)
-    data, steps = train.load_data(experiment)
+    data, plan, steps = feed.load(experiment)
     optimizer = optim.build(config, steps)
-    state, losses = train.init(experiment, optimizer), []
+    state, losses = train.init(experiment, optimizer, plan), []
     dispatch = train.make_dispatch(config, experiment.method, optimizer, steps)
     for _ in range(config.epochs * steps):
         state, metrics = dispatch(state, data, 1)

@@ -199,7 +199,7 @@ def test_few_records_are_drawn_equally_often_and_the_updates_have_a_floor_and_a_
 
     stream, total = batches(7)
     assert total == 50
-    drawn = [np.asarray(batch.text) for batch in stream.batches(0, total)]
+    drawn = [np.asarray(batch.row) for batch in stream.batches(0, total)]
     assert {batch.shape for batch in drawn} == {(32, 7)}
     counts = sum(batch.sum(axis=0) for batch in drawn)
     assert counts.min() > 0.95 * counts.mean() and counts.max() < 1.05 * counts.mean()
@@ -211,7 +211,7 @@ def test_labels_come_with_their_records(tuner):
     y = train.labels["planted"]
     stream, _ = tuner._batches(train, y, seed=0)
     batch = jax.device_get(stream.batch(1))
-    for ecg, label in zip(batch.ecg, batch.text, strict=True):
+    for ecg, label in zip(batch.ecg, batch.row, strict=True):
         (n,) = np.flatnonzero((train.ecg == ecg).all(axis=(1, 2)))
         np.testing.assert_array_equal(label, y[n])
 
@@ -270,7 +270,7 @@ def test_training_mode_is_what_pre_training_sees(opened):
         rng.normal(size=(8, T, 12)).astype(np.float32),
         np.ones((8, 12), bool),
         rng.normal(size=(8, 8)).astype(np.float32),
-        np.arange(8),
+        *([np.arange(8)] * 3),
     )
     method = opened.method
     features, after = method.train_encode(params, state, view.ecg, view.lead_mask)

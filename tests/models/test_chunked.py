@@ -74,6 +74,8 @@ def view():
         lead_mask=jnp.ones((B, 12), bool),
         text=jnp.asarray(rng.standard_normal((B, 24)), jnp.float32),
         text_id=jnp.arange(B),
+        row=jnp.arange(B),
+        patient=jnp.arange(B),
     )
 
 

@@ -1,0 +1,50 @@
+"""BYOL (Grill et al. 2020, arXiv 2006.07733): predict how a slow copy of the network sees the other
+view; no negatives."""
+
+import jax
+import jax.numpy as jnp
+
+from ecg_jax import health
+from ecg_jax.config import Config
+from ecg_jax.methods import Method, Plan, View
+from ecg_jax.models.heads import MLP, normalize
+from ecg_jax.models.siamese import Siamese, encoder
+from ecg_jax.towers import Towers
+
+
+def build(config: Config) -> Method:
+    """config.model: hidden and dim of projector and predictor, momentum (tau at the start, section
+    3.3); see `Towers`."""
+    m = config.model
+    heads = MLP((m.hidden, m.dim)), MLP((m.hidden, m.dim))
+    towers = Towers(config, Siamese(encoder(config), *heads))
+
+    def memory(params: dict, state: dict, plan: Plan) -> dict:
+        target = {"params": params, "batch_stats": state["batch_stats"]}
+        return {"target": target, "step": jnp.int32(0), "steps": jnp.int32(plan.steps)}
+
+    def loss(params: dict, state: dict, view: View, key: jax.Array):
+        x = towers.views(key, view)
+        out, updated = towers.train(params, state, x)
+        target = state["memory"]["target"]
+        slow, _ = towers.train(target["params"], target, x)
+        q = normalize(out.prediction)
+        z = jax.lax.stop_gradient(normalize(slow.projection))
+        # Equation 2, each view predicting the other; of unit vectors |q - z|^2 is 2 - 2 cos.
+        cosine = jnp.sum(q * z[:, ::-1], axis=-1)
+        return jnp.mean(jnp.sum(2 - 2 * cosine, axis=1)), (
+            {**state, **updated},
+            health.of_pairs(z[:, 0], z[:, 1]),
+        )
+
+    def after_update(params: dict, state: dict) -> dict:
+        """Section 3.1: xi <- tau xi + (1 - tau) theta, of parameters and BatchNorm statistics
+        alike, with tau from `momentum` to 1 along a cosine."""
+        memory = state["memory"]
+        done = memory["step"] / memory["steps"]
+        tau = 1 - (1 - m.momentum) * (jnp.cos(jnp.pi * done) + 1) / 2
+        online = {"params": params, "batch_stats": state["batch_stats"]}
+        target = jax.tree.map(lambda t, o: tau * t + (1 - tau) * o, memory["target"], online)
+        return {**state, "memory": {**memory, "target": target, "step": memory["step"] + 1}}
+
+    return towers.method(loss, memory=memory, after_update=after_update)

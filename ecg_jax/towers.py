@@ -1,0 +1,83 @@
+"""A network as the pure functions that a method without a text side is made of."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ecg_jax import parallel
+from ecg_jax.config import Config
+from ecg_jax.data import augment
+from ecg_jax.errors import UserError
+from ecg_jax.methods import Encoded, Method, View
+from ecg_jax.models.chunked import in_chunks
+from ecg_jax.models.heads import normalize
+
+Tree = Any
+
+
+class Towers:
+    """`network` is a Flax module (x [N, T, 12], train) -> a NamedTuple of arrays [N, ...] with
+    `features` float32 [N, D], for probes, and `projection` [N, P]; its submodules are the entries
+    of `params`.
+    """
+
+    def __init__(self, config: Config, network: nn.Module):
+        """config.augment and, if the second view has its own, config.augment_second;
+        config.accumulate; config.parallel.batch_norm.
+
+        Raises:
+          UserError: a batch that the chunks do not divide, or see `augment.compose`.
+        """
+        self.network, self.chunks = network, config.accumulate
+        if self.chunks < 1 or config.batch_size % self.chunks:
+            raise UserError(
+                f"a batch of {config.batch_size} does not divide into {self.chunks} chunks: "
+                "set --config.accumulate to a divisor of it"
+            )
+        first = augment.compose(config.augment, config.rate)
+        second = config.augment_second
+        self._chains = first, augment.compose(second, config.rate) if second else first
+        self._train = functools.partial(network.apply, train=True, mutable=["batch_stats"])
+        if config.parallel.batch_norm == "device":
+            self._train = parallel.per_device(self._train)
+
+    def init(self, key: jax.Array, view: View) -> tuple[Tree, Tree]:
+        variables = self.network.init(key, view.ecg, train=False)
+        return variables["params"], {"batch_stats": variables["batch_stats"]}
+
+    def views(self, key: jax.Array, view: View) -> jax.Array:
+        """[B, 2, T, 12]: two augmented views of every record."""
+        pairs = zip(jax.random.split(key), self._chains, strict=True)
+        return jnp.stack([chain(k, view.ecg, view.lead_mask)[0] for k, chain in pairs], axis=1)
+
+    def train(self, params: Tree, state: Tree, x: jax.Array) -> tuple[Any, Tree]:
+        """The network on views x [B, V, T, 12], in training mode: -> (outputs of [B, V, ...],
+        {"batch_stats"} after them). A record's views stay on its device, and BatchNorm takes all
+        views of the batch together."""
+        variables = {"params": params, "batch_stats": state["batch_stats"]}
+
+        def run(x: jax.Array) -> tuple[Any, Tree]:
+            outputs, updated = self._train(variables, x.reshape(-1, *x.shape[2:]))
+            return jax.tree.map(lambda y: y.reshape(*x.shape[:2], *y.shape[1:]), outputs), updated
+
+        return in_chunks(run, x, self.chunks)
+
+    def encode(self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array) -> Encoded:
+        del lead_mask  # a lead that is not there is zero, and that is all this encoder sees of it
+        variables = {"params": params, "batch_stats": state["batch_stats"]}
+        out: Any = self.network.apply(variables, ecg, train=False)
+        return Encoded(out.features, normalize(out.projection))
+
+    def train_encode(self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array):
+        del lead_mask
+        variables = {"params": params, "batch_stats": state["batch_stats"]}
+        out: Any
+        out, updated = self._train(variables, ecg)
+        return out.features, {**state, **updated}
+
+    def method(self, loss: Any, **others: Any) -> Method:
+        """A method of this network without a text side; `others` as in `Method`."""
+        return Method(self.init, loss, self.encode, self.train_encode, **others)
