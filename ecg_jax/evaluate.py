@@ -12,6 +12,7 @@ import jax
 
 from ecg_jax import hosts, workdir
 from ecg_jax.checkpoint import Checkpoints
+from ecg_jax.data import records
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
 from ecg_jax.evaluation import examine, label_check, predictions, report, results, tables
@@ -156,8 +157,22 @@ def check_records(experiment: Experiment, folder: Path) -> None:
         )
     splits = (experiment.train, experiment.validation, experiment.test)
     check_leaks(*splits)
+    if transfer:
+        check_transfer(experiment, saved["config"]["dataset"])
     for task in experiment.config.evaluate.tasks:
         label_check.check_labels(*splits, task)
+
+
+def check_transfer(experiment: Experiment, dataset: str) -> None:
+    """Raises a UserError if the pre-training's records are among the test records; says so where
+    they are not at hand."""
+    c = experiment.config
+    try:
+        seen = records.load(c.data_dir, dataset, c.rate, "train", seconds=c.seconds, stored=True)
+    except UserError as error:
+        print(f"whether test records were pre-trained on could not be checked: {error}")
+        return
+    check_leaks(seen, experiment.test)
 
 
 def differences(experiment: Experiment, saved: dict[str, Any], now: dict[str, str]) -> list[str]:

@@ -146,14 +146,14 @@ def run(table: Table, config: Config, folder: Path) -> list[results.Row]:
     """
     if not train.train(config, folder, evaluated=False):
         raise SystemExit(0)  # stopped by SIGTERM, and has said so
-    done = folder / "evaluated.json"
     asked = [wanted(table, config, dataset) for dataset in table.targets]
     names = [config_lib.to_json(c.evaluate) | {"dataset": c.dataset} for c in asked]
-    before = json.loads(done.read_text()) if done.exists() else []
+    done = evaluated(folder)
     for target, name in zip(asked, names, strict=True):
-        if name not in before:
+        if name not in done:
             evaluate.evaluate(open_experiment(target), folder)
-    workdir.write_json(done, names)
+            done.append(name)
+            workdir.write_json(folder / "evaluated.json", done)
     rows = [
         row
         for target in asked
@@ -164,6 +164,18 @@ def run(table: Table, config: Config, folder: Path) -> list[results.Row]:
     ]
     # The random encoder is that of the run on true reports.
     return [row for row in rows if row["encoder"] == "shuffled" or not config.text.shuffle]
+
+
+def evaluated(folder: Path) -> list[dict[str, Any]]:
+    """What a run's folder says it has been evaluated on."""
+    path = folder / "evaluated.json"
+    try:
+        found = json.loads(path.read_text()) if path.exists() else []
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        found = None
+    if not isinstance(found, list):
+        raise UserError(f"{path} is damaged: delete it, and the run is evaluated again")
+    return found
 
 
 def wanted(table: Table, config: Config, dataset: str) -> Config:

@@ -1,4 +1,5 @@
-"""Which prompts serve which class: python -m ecg_jax.show_prompts --workdir DIR [--tasks A,B]
+"""Which prompts serve which class: python -m ecg_jax.show_prompts --workdir DIR
+    [--dataset NAME] [--tasks A,B] [--data_dir DIR] [--file FILE]
 
 AUROC of every prompt set for every class, and of every wording, on the validation split alone, by
 a run's best checkpoint. `python -m ecg_jax.text.prompts` lists the prompts without a run.
@@ -22,10 +23,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m ecg_jax.show_prompts")
     parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
     parser.add_argument("--data_dir", help="where the prepared data lie, if not where they were")
+    parser.add_argument("--dataset", help="another one than that of the training; needs --tasks")
     parser.add_argument("--tasks", help="comma-separated, if not the run's own")
     parser.add_argument("--file", help="a prompt file of your own")
     args = parser.parse_args()
     config, _ = workdir.read(args.workdir)
+    if args.dataset and args.dataset != config.dataset and not args.tasks:
+        raise UserError(f"--dataset {args.dataset} needs --tasks: its label sets, such as aami")
+    config.dataset = args.dataset or config.dataset
     config.data_dir = args.data_dir or config.data_dir
     config.evaluate.prompts = args.file or config.evaluate.prompts
     if args.tasks:

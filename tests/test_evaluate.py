@@ -17,6 +17,8 @@ from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import predictions, results
 from ecg_jax.experiment import open_experiment
+from tfds_builders import prepare
+from tfds_builders.simulated.layouts import write_mit_bih
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,6 +111,57 @@ def test_leads_that_the_encoder_was_trained_with_are_named(trained, capsys):
     assert "are zero" in line
     with pytest.raises(UserError, match="trained on I, III: it has seen none of them"):
         evaluate.check_leads(experiment, ("I", "III"))
+
+
+@pytest.fixture(scope="module")
+def two_datasets(simulated, tmp_path_factory):
+    """Both the training's dataset and MIT-BIH, of simulated records, in one data folder."""
+    folder = tmp_path_factory.mktemp("two")
+    shutil.copytree(simulated / "simulated", folder / "simulated")
+    published = tmp_path_factory.mktemp("mitdb")
+    write_mit_bih(published, seconds=35)
+    options = ["mit_bih", "--source", str(published), "--rate", "100", "--data_dir", str(folder)]
+    assert prepare.main(options) == 0
+    return folder
+
+
+def test_transfer(trained, two_datasets, monkeypatch, capsys):
+    """An encoder on a dataset that it was not trained on: labels, prompts and leads of that one."""
+    asked = ("--dataset", "mit_bih", "--tasks", "aami", "--protocols", "zero_shot,linear_probe")
+    rows = run(monkeypatch, evaluate, trained, *asked, "--data_dir", str(two_datasets))
+    ours = [row for row in rows if row["dataset"] == "mit_bih"]
+    assert {row["protocol"] for row in ours} == {"zero_shot", "linear_probe"}
+    assert {row["label"] for row in ours} >= {"N", "S", "V", "macro"}
+    shown = capsys.readouterr().out
+    assert "mit_bih has the leads II, V1, V5; I, III, aVR" in shown
+    assert "could not be checked" not in shown
+    shutil.move(two_datasets / "simulated", two_datasets / "away")
+    run(monkeypatch, evaluate, trained, *asked, "--data_dir", str(two_datasets))
+    shutil.move(two_datasets / "away", two_datasets / "simulated")
+    assert (
+        "whether test records were pre-trained on could not be checked" in capsys.readouterr().out
+    )
+
+
+def test_a_test_record_that_was_pre_trained_on_fails_the_run(trained, two_datasets, monkeypatch):
+    config, _ = workdir.read(trained)
+    config.update(data_dir=str(two_datasets), dataset="mit_bih")
+    config.evaluate.tasks = ("aami",)
+    experiment = open_experiment(config)
+    seen = dataclasses.replace(experiment.test.take([3]), dataset="simulated", split="train")
+    monkeypatch.setattr(evaluate.records, "load", lambda *_, **__: seen)
+    with pytest.raises(UserError, match="1 recordings of simulated train are also in mit_bih"):
+        evaluate.check_transfer(experiment, "simulated")
+
+
+def test_prompts_of_another_dataset(trained, two_datasets, monkeypatch, capsys):
+    asked = ["--workdir", str(trained), "--dataset", "mit_bih", "--data_dir", str(two_datasets)]
+    monkeypatch.setattr(sys, "argv", ["show_prompts", *asked, "--tasks", "aami"])
+    show_prompts.main()
+    assert "mit_bih aami, " in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["show_prompts", *asked])
+    with pytest.raises(UserError, match="--dataset mit_bih needs --tasks"):
+        show_prompts.main()
 
 
 def test_prompts_are_shown_with_their_validation_figures(trained, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Commands that train and evaluate a table: what they run, that they go on, what they print."""
 
+import dataclasses
 import json
 import sys
 
@@ -77,6 +78,27 @@ def test_a_training_that_was_stopped_is_not_evaluated(table, tmp_path, monkeypat
         run(monkeypatch, "--out", str(tmp_path), "--seeds", "3")
     assert ended.value.code == 0
     assert not (tmp_path / "results.json").exists()
+
+
+def test_what_was_evaluated_is_kept_target_by_target(table, tmp_path, monkeypatch):
+    two = dataclasses.replace(table, targets={"simulated": ("super",), "other": ("super",)})
+    monkeypatch.setattr(train, "train", lambda *_, evaluated: True)
+    asked = []
+
+    def evaluated(experiment, folder):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(experiment.dataset)
+
+    monkeypatch.setattr(evaluate, "evaluate", evaluated)
+    monkeypatch.setattr(reproduce, "open_experiment", lambda config: config)
+    config = reproduce.recipe(two, None, 3, False)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.run(two, config, tmp_path)
+    assert [name["dataset"] for name in reproduce.evaluated(tmp_path)] == ["simulated"]
+    (tmp_path / "evaluated.json").write_text('[{"dataset"')
+    with pytest.raises(UserError, match=r"evaluated.json is damaged: delete it"):
+        reproduce.run(two, config, tmp_path)
 
 
 def test_shuffled_reports_are_those_of_others(simulated):

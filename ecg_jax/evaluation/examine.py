@@ -1,7 +1,7 @@
 """One encoder through the protocols and tasks that a config names."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ecg_jax.errors import UserError
@@ -32,6 +32,7 @@ def examine(subject: Subject) -> Iterator[Predictions]:
     for name, task in itertools.product(config.protocols, config.tasks):
         print(f"{subject.name}, {name}: {task}", flush=True)
         yield from PROTOCOLS[name](subject, task)
+    yield from _under_conditions(subject)
 
 
 def _guard(subject: Subject, task: str) -> None:
@@ -66,7 +67,7 @@ def _by_rule(
 def _zero_shot(subject: Subject, task: str) -> Iterator[Predictions]:
     def scored(rule: str) -> Iterator[Predictions]:
         fitted = protocols.fit_zero_shot(subject, task, rule)
-        yield from _under_conditions(subject, task, "zero_shot", rule, fitted, None)
+        yield from _both_splits(subject, task, "zero_shot", rule, fitted, None)
 
     if subject.reads_text:
         yield from _by_rule(subject, task, scored)
@@ -77,12 +78,12 @@ def _linear_probe(subject: Subject, task: str) -> Iterator[Predictions]:
         fractions = subject.material.experiment.config.evaluate.fractions
         for fraction in fractions if rule == "corrected" else (1.0,):
             fitted = protocols.fit_linear_probe(subject, task, rule, fraction)
-            yield from _under_conditions(subject, task, "linear_probe", rule, fitted, fraction)
+            yield from _both_splits(subject, task, "linear_probe", rule, fitted, fraction)
 
     yield from _by_rule(subject, task, scored)
 
 
-def _under_conditions(
+def _both_splits(
     subject: Subject,
     task: str,
     protocol: str,
@@ -90,28 +91,47 @@ def _under_conditions(
     fitted: protocols.Fitted,
     fraction: float | None,
 ) -> Iterator[Predictions]:
-    """The test records as they are and, under the corrected rule with all labels, the validation
-    records and harder test records."""
-    config = subject.material.experiment.config.evaluate
-    whole = rule == "corrected" and fraction in (None, 1.0)
-    if whole:
+    """The test records and, under the corrected rule with all labels, the validation records."""
+    options: dict[str, Any] = {"fraction": fraction}
+    if rule == "corrected" and fraction in (None, 1.0):
         yield protocols.predictions(
-            subject, task, protocol, rule, fitted, fraction=fraction, split="validation"
+            subject, task, protocol, rule, fitted, split="validation", **options
         )
-    harder = config.conditions if whole else ()
-    for condition in ("", *_conditions(subject, harder)):
-        yield protocols.predictions(
-            subject, task, protocol, rule, fitted, fraction=fraction, condition=condition
-        )
+    yield protocols.predictions(subject, task, protocol, rule, fitted, **options)
 
 
-def _conditions(subject: Subject, asked: Sequence[str]) -> list[str]:
-    """The conditions asked for; "all" are those that change the test records, and that they can be
-    brought to."""
-    if "all" not in asked:
-        return list(asked)
-    material = subject.material
-    return [name for name in material.conditions if name != "12 leads" and material.can(name)]
+def _under_conditions(subject: Subject) -> Iterator[Predictions]:
+    """Frozen protocols with all labels on harder test records, one condition in memory at a time;
+    "all" are those that change the records and that they can be brought to."""
+    config, material = subject.material.experiment.config.evaluate, subject.material
+    everything = "all" in config.conditions
+    asked = material.conditions if everything else config.conditions
+    for name in asked if "corrected" in config.rules else ():
+        if everything and name == "12 leads":
+            continue
+        try:
+            harder = material.conditions[name].apply(material.experiment.test)
+        except UserError as error:
+            if not everything:
+                raise
+            print(f"{name}: left out, {error}")
+            continue
+        for protocol, task in itertools.product(config.protocols, config.tasks):
+            if protocol not in FROZEN or (protocol == "zero_shot" and not subject.reads_text):
+                continue
+            fit, fraction = FROZEN[protocol]
+            fitted = fit(subject, task, "corrected")
+            yield protocols.predictions(
+                subject,
+                task,
+                protocol,
+                "corrected",
+                fitted,
+                fraction=fraction,
+                test=harder,
+                condition=name,
+            )
+        subject.forget(harder)
 
 
 def _knn(subject: Subject, task: str) -> Iterator[Predictions]:
@@ -150,6 +170,13 @@ PROTOCOLS: dict[str, Callable[[Subject, str], Iterator[Predictions]]] = {
     "knn": _knn,
     "finetune": _finetune,
     "supervised": _supervised,
+}
+
+
+# Protocols that are judged on harder records, too: how they are fitted, and to which share.
+FROZEN: dict[str, tuple[Callable[[Subject, str, str], protocols.Fitted], float | None]] = {
+    "zero_shot": (protocols.fit_zero_shot, None),
+    "linear_probe": (protocols.fit_linear_probe, 1.0),
 }
 
 

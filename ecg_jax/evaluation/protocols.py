@@ -156,14 +156,16 @@ def predictions(
     fitted: Fitted,
     *,
     fraction: float | None = None,
+    test: Records | None = None,
     condition: str = "",
     encoder: str = "",
     split: str = "test",
 ) -> Predictions:
-    """Scores of the test (or validation) records, and thresholds from the validation records as
-    they are."""
-    validation = subject.material.experiment.validation
-    test = subject.material.under(condition) if split == "test" else validation
+    """Scores of the test (or validation) records, or of `test`, which are the test records under a
+    condition; and thresholds from the validation records as they are."""
+    experiment = subject.material.experiment
+    validation = experiment.validation
+    test = test or (experiment.test if split == "test" else validation)
     chosen, those = judged(validation, task, rule), judged(test, task, rule)
     threshold = metrics.best_f1_threshold(chosen.y, fitted.score(validation)[chosen.rows])
     return Predictions(

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from ecg_jax.data.records import Records
-from ecg_jax.errors import UserError
 from ecg_jax.evaluation import robustness, tasks, zero_shot
 from ecg_jax.evaluation.finetune import Finetuner
 from ecg_jax.evaluation.linear_probe import Probe
@@ -19,13 +18,12 @@ from ecg_jax.text.tower import TextTower
 
 
 class Material:
-    """What all encoders of one evaluation share: records, also under harder conditions, the text
+    """What all encoders of one evaluation share: records and their harder conditions, the text
     tower's embeddings of prompts and reports, and the compiled steps of training on labels."""
 
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
         self.prompts = functools.cache(self._prompts)
-        self.under = functools.cache(self._under)
         self.finetuner = functools.cache(functools.partial(Finetuner, experiment))
 
     @property
@@ -36,20 +34,6 @@ class Material:
     @functools.cached_property
     def conditions(self) -> dict[str, robustness.Condition]:
         return {c.name: c for c in robustness.conditions(self.experiment.config.rate)}
-
-    def _under(self, condition: str) -> Records:
-        """The test split under a condition of `robustness.conditions`; "" is as it is."""
-        test = self.experiment.test
-        return self.conditions[condition].apply(test) if condition else test
-
-    def can(self, condition: str) -> bool:
-        """Whether the test records have what a condition leaves of them, such as its leads."""
-        try:
-            self.under(condition)
-        except UserError as error:
-            print(f"{condition}: left out, {error}")
-            return False
-        return True
 
     def _prompts(self, task: str) -> dict[str, dict[str, tuple[list[str], np.ndarray]]]:
         """set -> class -> (its prompts, the tower's embeddings float32 [P, F])."""
@@ -95,6 +79,10 @@ class Subject:
             encoded = self.material.experiment.encode(self.params, self.state, records)
             self._encoded[id(records)] = records, encoded
         return self._encoded[id(records)][1]
+
+    def forget(self, records: Records) -> None:
+        """Drops the records and what was computed of them."""
+        self._encoded.pop(id(records), None)
 
     @property
     def reads_text(self) -> bool:
