@@ -103,6 +103,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.evaluate.select = "super"  # its validation zero-shot macro AUC names the best checkpoint
     c.evaluate.protocols = ("zero_shot", "linear_probe")  # and knn, finetune, supervised
     c.evaluate.rules = ("corrected", "paper")
+    c.evaluate.finetune_rules = ("corrected", "paper")  # of networks trained on labels
     c.evaluate.fractions = (1.0,)  # of the training labels that the linear probe learns from
     c.evaluate.finetune_fractions = (0.05,)  # of those that fine-tuning learns from
     c.evaluate.conditions = ()  # harder test records, such as "6 leads"; "all" of them

@@ -196,6 +196,7 @@ ADDED = {
     "text.shuffle": False,
     "evaluate.protocols": ("zero_shot", "linear_probe"),
     "evaluate.rules": ("corrected", "paper"),
+    "evaluate.finetune_rules": ("corrected", "paper"),
     "evaluate.fractions": (1.0,),
     "evaluate.conditions": (),
     "evaluate.retrieval": True,

@@ -72,11 +72,12 @@ def frozen(params: Any, state: Any) -> dict[str, Any]:
     return {"params": params, "method": lasting(state)}
 
 
-def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
+def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -> list[results.Row]:
     """Writes `results.json`, `predictions.npz` and `report.html` of a run's best checkpoint, and
     prints a table.
 
-    What the folder holds of other tasks, protocols and datasets stays.
+    What the folder holds of other tasks, protocols and datasets stays. `controlled` is whether the
+    random encoder is evaluated, too, and from it the supervised network trained.
 
     Raises:
       UserError: no checkpoint that is whole, or records that are not those of the training.
@@ -86,10 +87,9 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
     start = experiment.init(jax.random.key(config.seed))
     step, *best = restore(folder, *start)
     material = Material(experiment)
-    subjects = (
-        Subject(trained_name(experiment), material, *best),
-        Subject("random", material, *calibrated(experiment, *start)),
-    )
+    subjects = [Subject(trained_name(experiment), material, *best)]
+    if controlled:
+        subjects.append(Subject("random", material, *calibrated(experiment, *start)))
     found, rows = [], []
     tower = experiment.described_tower()["note"]
     for subject in subjects:

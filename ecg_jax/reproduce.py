@@ -2,6 +2,7 @@
 
     python -m ecg_jax.reproduce TABLE [--out runs/TABLE] [--data_dir data] [--rate 500]
         [--text clinicalbert] [--recipe modern|paper] [--seeds 0,1,2] [--source FOLDER]
+        [--datasets ptb_xl] [--methods simclr,byol]
 
 Finished parts are not done again: the same command goes on where it stopped. docs/reproducing.md
 says what each table needs.
@@ -10,11 +11,12 @@ says what each table needs.
 import argparse
 import dataclasses
 import importlib
+import importlib.util
 import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ecg_jax import cache, evaluate, train, workdir
 from ecg_jax import config as config_lib
@@ -32,11 +34,12 @@ class Table:
     """What a table needs beyond pre-training on PTB-XL.
 
     Attributes:
-      method: of `configs/`.
+      method: of `configs/`, the one that the table is about.
       targets: dataset -> its tasks that are evaluated.
       protocols, fractions, conditions: as in `config.evaluate`.
       shuffled: whether the control with permuted reports is trained, too.
-      rules: as in `config.evaluate`.
+      rules, finetune_rules: as in `config.evaluate`.
+      baselines: other methods of `configs/`, pre-trained and evaluated alike.
     """
 
     method: str
@@ -46,12 +49,50 @@ class Table:
     conditions: tuple[str, ...] = ()
     shuffled: bool = False
     rules: tuple[str, ...] = ("corrected", "paper")
+    finetune_rules: tuple[str, ...] = ("corrected", "paper")
+    baselines: tuple[str, ...] = ()
 
 
+class Run(NamedTuple):
+    """One pre-training; `encoder` is what the table's rows call it."""
+
+    method: str
+    seed: int
+    encoder: str
+
+    @property
+    def folder(self) -> str:
+        return f"{'shuffled' if self.encoder == 'shuffled' else self.method}_{self.seed}"
+
+
+NAMES = {
+    "cpc": "CPC",
+    "simclr": "SimCLR",
+    "byol": "BYOL",
+    "simsiam": "SimSiam",
+    "moco": "MoCo",
+    "swav": "SwAV",
+    "cmc": "CMC",
+    "pirl": "PIRL",
+    "tstcc": "TS-TCC",
+    "clocs": "CLOCS",
+    "astcl": "ASTCL",
+    "mets": "METS",
+}  # as the papers print them
+
+READ_TEXT = ("etp", "mets")  # methods whose configs name a text tower
 SUPER, CPSC = {"ptb_xl": ("super",)}, {"cpsc2018": ("cpsc",)}
 METS = ("zero_shot", "finetune", "supervised")
 TABLES = {
-    "etp-table1": Table("etp", SUPER | CPSC, ("linear_probe", "supervised"), shuffled=True),
+    "etp-table1": Table(
+        "etp",
+        SUPER | CPSC,
+        ("linear_probe", "knn", "finetune", "supervised"),
+        (0.01, 0.1, 1.0),
+        shuffled=True,
+        finetune_rules=("corrected",),
+        baselines=tuple(NAMES),
+    ),
     "etp-table2": Table("etp", SUPER, ("zero_shot", "supervised"), shuffled=True),
     "etp-table3": Table("etp", CPSC, ("zero_shot", "supervised"), shuffled=True),
     "mets-table1": Table("mets", SUPER, METS, shuffled=True),
@@ -65,6 +106,7 @@ TABLES = {
         ("all",),
         shuffled=True,
         rules=("corrected",),
+        finetune_rules=("corrected",),
     ),
 }
 
@@ -79,19 +121,20 @@ def main() -> None:
     parser.add_argument("--text", default="clinicalbert", help="text tower")
     parser.add_argument("--recipe", default="modern", choices=("modern", "paper"))
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--datasets", help="comma-separated, if not all that the table evaluates")
+    parser.add_argument("--methods", help="comma-separated baselines, if not the table's own")
     args = parser.parse_args()
     train.configure(cache.folder("xla"))
-    table, out = TABLES[args.table], args.out or Path("runs") / args.table
+    table, out = narrowed(args), args.out or Path("runs") / args.table
     seeds = parse_seeds(args.seeds)
     for dataset in dict.fromkeys(("ptb_xl", *table.targets)):
         prepare(args, dataset)
-    rows, folders = [], []
-    for seed, shuffled in runs(table, seeds):
-        config = recipe(table, args, seed, shuffled)
-        folders.append(out / f"{'shuffled' if shuffled else table.method}_{seed}")
-        rows += run(table, config, folders[-1])
+    rows = []
+    for run in runs(table, seeds):
+        rows += carry_out(table, run, recipe(args, run), out / run.folder)
     results.write(rows, out / "results.json")
-    trained = {folder: workdir.read(folder)[1] for folder in folders[: len(seeds)]}
+    folders = [out / run.folder for run in runs(table, seeds) if run.encoder == "trained"]
+    trained = {folder: workdir.read(folder)[1] for folder in folders}
     title = f"{args.table}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     report.write(fill.several(title, trained, rows), out / "report.html")
     print(f"\n{args.table}, seeds {args.seeds}: mean ± standard deviation over them")
@@ -124,21 +167,44 @@ def prepare(args: argparse.Namespace, dataset: str) -> None:
             raise UserError(f"{dataset} could not be prepared") from None
 
 
-def runs(table: Table, seeds: Sequence[int]) -> list[tuple[int, bool]]:
-    """(seed, whether on shuffled reports) of every run."""
-    return [(seed, shuffled) for shuffled in (False, True)[: 1 + table.shuffled] for seed in seeds]
+def narrowed(args: argparse.Namespace) -> Table:
+    """The table, of the datasets and baselines that the command names."""
+    table = TABLES[args.table]
+    if args.datasets:
+        names = args.datasets.split(",")
+        if unknown := [name for name in names if name not in table.targets]:
+            raise UserError(
+                f"--datasets {','.join(unknown)}: {args.table} is of {', '.join(table.targets)}"
+            )
+        targets = {name: table.targets[name] for name in names}
+        table = dataclasses.replace(table, targets=targets)
+    if args.methods is not None:
+        names = tuple(name for name in args.methods.split(",") if name)
+        for name in names:
+            if not name.isidentifier() or importlib.util.find_spec(f"configs.{name}") is None:
+                raise UserError(f"--methods {name}: configs/ has no such file")
+        table = dataclasses.replace(table, baselines=names)
+    return table
 
 
-def recipe(table: Table, args: argparse.Namespace, seed: int, shuffled: bool) -> Config:
+def runs(table: Table, seeds: Sequence[int]) -> list[Run]:
+    """Every pre-training of a table."""
+    kinds = [(table.method, "trained")] + [(table.method, "shuffled")] * table.shuffled
+    kinds += [(name, NAMES.get(name, name)) for name in table.baselines]
+    return [Run(method, seed, encoder) for method, encoder in kinds for seed in seeds]
+
+
+def recipe(args: argparse.Namespace, run: Run) -> Config:
     """The pre-training's config."""
-    module = importlib.import_module(f"configs.{table.method}")
-    config = module.get_config(f"{args.recipe},rate={args.rate},text={args.text},seed={seed}")
+    module = importlib.import_module(f"configs.{run.method}")
+    text = f"{args.recipe},text={args.text}," if run.method in READ_TEXT else ""
+    config = module.get_config(f"{text}rate={args.rate},seed={run.seed}")
     config.data_dir = args.data_dir
-    config.text.shuffle = shuffled
+    config.text.shuffle = run.encoder == "shuffled"
     return config
 
 
-def run(table: Table, config: Config, folder: Path) -> list[results.Row]:
+def carry_out(table: Table, run: Run, config: Config, folder: Path) -> list[results.Row]:
     """Trains and evaluates what is still to be done; the rows that the table asks for.
 
     Raises:
@@ -146,12 +212,14 @@ def run(table: Table, config: Config, folder: Path) -> list[results.Row]:
     """
     if not train.train(config, folder, evaluated=False):
         raise SystemExit(0)  # stopped by SIGTERM, and has said so
-    asked = [wanted(table, config, dataset) for dataset in table.targets]
+    asked = [wanted(table, run, config, dataset) for dataset in table.targets]
     names = [config_lib.to_json(c.evaluate) | {"dataset": c.dataset} for c in asked]
     done = evaluated(folder)
     for target, name in zip(asked, names, strict=True):
         if name not in done:
-            evaluate.evaluate(open_experiment(target), folder)
+            # One random encoder serves the table.
+            controlled = run.encoder == "trained"
+            evaluate.evaluate(open_experiment(target), folder, controlled=controlled)
             done.append(name)
             workdir.write_json(folder / "evaluated.json", done)
     rows = [
@@ -161,9 +229,9 @@ def run(table: Table, config: Config, folder: Path) -> list[results.Row]:
         if row["dataset"] == target.dataset
         if row["protocol"] in (*target.evaluate.protocols, "retrieval")
         if row["task"] in (*target.evaluate.tasks, "reports")
+        if row["encoder"] == "trained" or run.encoder in ("trained", row["encoder"])
     ]
-    # The random encoder is that of the run on true reports.
-    return [row for row in rows if row["encoder"] == "shuffled" or not config.text.shuffle]
+    return [row | {"encoder": run.encoder} if row["encoder"] == "trained" else row for row in rows]
 
 
 def evaluated(folder: Path) -> list[dict[str, Any]]:
@@ -178,19 +246,20 @@ def evaluated(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def wanted(table: Table, config: Config, dataset: str) -> Config:
+def wanted(table: Table, run: Run, config: Config, dataset: str) -> Config:
     """The run's config with what a table asks of one dataset. The control with permuted reports is
     examined frozen and on the test records as they are."""
     config = config.copy_and_resolve_references()
     config.dataset = dataset
-    control, frozen = config.text.shuffle, ("zero_shot", "linear_probe")
+    control, frozen = run.encoder == "shuffled", ("zero_shot", "linear_probe")
     protocols = [name for name in table.protocols if name in frozen or not control]
     config.evaluate.update(
         tasks=table.targets[dataset],
         protocols=tuple(protocols),
         fractions=table.fractions,
         rules=table.rules,
-        conditions=() if control else table.conditions,
+        finetune_rules=table.finetune_rules,
+        conditions=table.conditions if run.encoder == "trained" else (),
         retrieval=dataset == "ptb_xl",
     )
     return config
@@ -205,7 +274,11 @@ def beside(rows: Sequence[results.Row], name: str) -> str:
         labels = (results.MACRO, "ecg_to_report", "report_to_ecg")
         if row["label"] in labels and not row["condition"]:
             groups.setdefault((*key(row), row["label"], row["metric"]), []).append(row)
-    theirs = {_published_key(row): row for row in published.load() if row["table"] == name}
+    theirs = {
+        _published_key(row, row["encoder"] if row["role"] == "baseline" else row["role"]): row
+        for row in published.load()
+        if row["table"] == name
+    }
     lines = [
         f"{'task':<8}{'protocol':<22}{'rule':<11}{'encoder':<18}{'metric':<11}"
         "ours, chance, the paper's"
@@ -218,15 +291,15 @@ def beside(rows: Sequence[results.Row], name: str) -> str:
         line += f"{first['encoder']:<18}{first['metric']:<11}{spread([r['value'] for r in group])}"
         if first["chance"] is not None:
             line += f", chance {first['chance']:.3f}"
-        if paper := theirs.get(_published_key({**first, "role": first["encoder"]})):
+        if paper := theirs.get(_published_key(first, first["encoder"])):
             line += f", {paper['value']:.3f} in the paper"
         lines.append(line)
     return "\n".join(lines)
 
 
-def _published_key(row: dict[str, Any]) -> tuple:
-    names = ("dataset", "task", "protocol", "rule", "fraction", "role", "label", "metric")
-    return tuple(row.get(name) for name in names)
+def _published_key(row: dict[str, Any], encoder: str) -> tuple:
+    names = ("dataset", "task", "protocol", "rule", "fraction", "label", "metric")
+    return (encoder, *(row.get(name) for name in names))
 
 
 def spread(values: Sequence[float | None]) -> str:

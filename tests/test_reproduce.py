@@ -20,10 +20,10 @@ def table(monkeypatch, simulated):
     """A table of simulated records, with tiny networks."""
     table = reproduce.Table("etp", {"simulated": ("super",)}, ("zero_shot",), shuffled=True)
 
-    def recipe(table, args, seed, shuffled):
+    def recipe(args, run):
         config = agreement.small(simulated)
-        config.update(seed=seed, epochs=1)
-        config.text.shuffle = shuffled
+        config.update(seed=run.seed, epochs=1, method=run.method)
+        config.text.shuffle = run.encoder == "shuffled"
         return config
 
     monkeypatch.setattr(reproduce, "TABLES", {"etp-table2": table})
@@ -55,7 +55,7 @@ def test_a_table_is_trained_evaluated_and_not_done_twice(table, tmp_path, monkey
 
     for module, name in ((train, "make_dispatch"), (evaluate, "evaluate")):
         with monkeypatch.context() as patch:
-            patch.setattr(module, name, lambda *_: lambda *_: pytest.fail("done again"))
+            patch.setattr(module, name, lambda *_, **__: lambda *_: pytest.fail("done again"))
             run(monkeypatch, "--out", str(tmp_path), "--seeds", "3")
     assert capsys.readouterr().out.splitlines()[-1].startswith("written: ")
 
@@ -71,9 +71,43 @@ def test_a_table_is_trained_evaluated_and_not_done_twice(table, tmp_path, monkey
         run(monkeypatch, "--out", str(tmp_path), "--seeds", "3")
 
 
+def test_baselines_stand_beside_the_method_and_their_own_papers(
+    table, tmp_path, monkeypatch, capsys
+):
+    two = dataclasses.replace(
+        table, protocols=("linear_probe",), shuffled=False, baselines=("simclr", "byol")
+    )
+    monkeypatch.setattr(reproduce, "TABLES", {"etp-table2": two})
+    monkeypatch.setattr(
+        reproduce, "recipe", lambda args, run, make=reproduce.recipe: small_heads(make(args, run))
+    )
+    run(monkeypatch, "--out", str(tmp_path), "--seeds", "3", "--methods", "simclr")
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert {row["encoder"] for row in rows} == {"trained", "random", "SimCLR"}
+    assert {row["encoder"] for row in rows if row["protocol"] == "retrieval"} <= {
+        "trained",
+        "random",
+    }
+    assert not (tmp_path / "byol_3").exists()
+    assert "SimCLR" in (tmp_path / "report.html").read_text()
+    assert "SimCLR" in capsys.readouterr().out
+
+
+def small_heads(config):
+    config.model.update(hidden=16, dim=8, temperature=0.1)
+    return config
+
+
+def test_names_of_datasets_and_methods(table, monkeypatch):
+    with pytest.raises(UserError, match="--datasets cpsc2018: etp-table2 is of simulated"):
+        run(monkeypatch, "--datasets", "cpsc2018")
+    with pytest.raises(UserError, match="--methods simclear: configs/ has no such file"):
+        run(monkeypatch, "--methods", "simclear")
+
+
 def test_a_training_that_was_stopped_is_not_evaluated(table, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "train", lambda *_, evaluated: False)
-    monkeypatch.setattr(evaluate, "evaluate", lambda *_: pytest.fail("evaluated"))
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("evaluated"))
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, "--out", str(tmp_path), "--seeds", "3")
     assert ended.value.code == 0
@@ -85,20 +119,22 @@ def test_what_was_evaluated_is_kept_target_by_target(table, tmp_path, monkeypatc
     monkeypatch.setattr(train, "train", lambda *_, evaluated: True)
     asked = []
 
-    def evaluated(experiment, folder):
+    def evaluated(experiment, folder, controlled):
+        assert controlled
         if asked:
             raise KeyboardInterrupt
         asked.append(experiment.dataset)
 
     monkeypatch.setattr(evaluate, "evaluate", evaluated)
     monkeypatch.setattr(reproduce, "open_experiment", lambda config: config)
-    config = reproduce.recipe(two, None, 3, False)
+    first = reproduce.Run("etp", 3, "trained")
+    config = reproduce.recipe(None, first)
     with pytest.raises(KeyboardInterrupt):
-        reproduce.run(two, config, tmp_path)
+        reproduce.carry_out(two, first, config, tmp_path)
     assert [name["dataset"] for name in reproduce.evaluated(tmp_path)] == ["simulated"]
     (tmp_path / "evaluated.json").write_text('[{"dataset"')
     with pytest.raises(UserError, match=r"evaluated.json is damaged: delete it"):
-        reproduce.run(two, config, tmp_path)
+        reproduce.carry_out(two, first, config, tmp_path)
 
 
 def test_shuffled_reports_are_those_of_others(simulated):

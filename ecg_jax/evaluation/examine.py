@@ -1,7 +1,7 @@
 """One encoder through the protocols and tasks that a config names."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ecg_jax.errors import UserError
@@ -20,7 +20,7 @@ def examine(subject: Subject) -> Iterator[Predictions]:
     config = subject.material.experiment.config.evaluate
     for kind, asked, known in (
         ("protocol", config.protocols, PROTOCOLS),
-        ("rule", config.rules, RULES),
+        ("rule", (*config.rules, *config.finetune_rules), RULES),
         ("condition", config.conditions, ("all", *subject.material.conditions)),
     ):
         for name in asked:
@@ -49,11 +49,15 @@ def _guard(subject: Subject, task: str) -> None:
 
 
 def _by_rule(
-    subject: Subject, task: str, scored: Callable[[str], Iterator[Predictions]]
+    subject: Subject,
+    task: str,
+    scored: Callable[[str], Iterator[Predictions]],
+    rules: Sequence[str] | None = None,
 ) -> Iterator[Predictions]:
-    """`scored(rule)` of the config's rules. Where no record has exactly one label, or too few have,
-    there are no figures by the paper's rule, and a line says so."""
-    for rule in subject.material.experiment.config.evaluate.rules:
+    """`scored(rule)` of these rules, or of the config's. Where no record has exactly one label, or
+    too few have, there are no figures by the paper's rule, and a line says so."""
+    asked = subject.material.experiment.config.evaluate.rules
+    for rule in asked if rules is None else rules:
         try:
             found = list(scored(rule))
         except UserError as error:
@@ -161,7 +165,8 @@ def _trained_on(
             subject, task, protocol, rule, fitted, fraction=fraction, encoder=encoder
         )
 
-    yield from _by_rule(subject, task, scored)
+    rules = subject.material.experiment.config.evaluate.finetune_rules
+    yield from _by_rule(subject, task, scored, rules)
 
 
 PROTOCOLS: dict[str, Callable[[Subject, str], Iterator[Predictions]]] = {
