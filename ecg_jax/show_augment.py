@@ -17,6 +17,7 @@ import numpy as np
 
 from ecg_jax import config as config_lib
 from ecg_jax.data import augment, normalize, records
+from ecg_jax.data.bounds import within
 from ecg_jax.data.leads import LEADS
 from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError, run_main
@@ -67,6 +68,7 @@ def main() -> None:
         data, steps = _of_config(args.config)
     given = {name: getattr(args, name, None) for name in data}
     data = data | {name: value for name, value in given.items() if value is not None}
+    within("--seconds", data["seconds"], 1)
     for step in steps:  # a wrong one is found before the data are read
         _applied(step, data["rate"])
     record = _record(data, args.split, args.record)
