@@ -15,7 +15,7 @@ LAYERS = (
     ("evaluation",),
     ("workdir", "progress", "feed", "stop"),
     ("evaluate",),
-    ("train", "export", "show_prompts"),
+    ("train", "export", "show_prompts", "show_augment"),
     ("reproduce",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,162 @@
+"""Augmentations that disturb a recording as electrodes, muscles and mains do, or take a band of its
+spectrum away. In the form of `augment`; what each keeps is the heart's own signal beneath.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ecg_jax.data.bounds import within
+from ecg_jax.errors import UserError
+
+Augmentation = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+MUSCLE = 20.0  # Hz, where the potentials of skeletal muscle begin in earnest
+CARDIAC = 40.0  # Hz, below which nearly all of an ECG's power lies
+BURSTS = 3  # of muscle noise in a record
+
+
+def jitter(sd: float = 0.02) -> Augmentation:
+    """White noise of `sd` (in the recipe's units), its strength drawn between 0 and `sd`."""
+    within("sd", sd, 0)
+
+    def apply(key, ecg, mask):
+        strength, noise = jax.random.split(key)
+        sds = jax.random.uniform(strength, (ecg.shape[0], 1, 1), ecg.dtype, 0, sd)
+        noisy = ecg + sds * jax.random.normal(noise, ecg.shape, ecg.dtype)
+        return jnp.where(mask[:, None, :], noisy, ecg), mask
+
+    return apply
+
+
+def wander(sd: float = 0.1, *, rate: int) -> Augmentation:
+    """Baseline wander: per lead, one sine between 0.05 and 0.5 Hz, as breathing and slow
+    electrode drift make, of amplitude up to `sd`."""
+    within("sd", sd, 0)
+
+    def apply(key, ecg, mask):
+        B, T, C = ecg.shape
+        a, f, p = jax.random.split(key, 3)
+        amplitude = jax.random.uniform(a, (B, 1, C), ecg.dtype, 0, sd)
+        frequency = jax.random.uniform(f, (B, 1, 1), ecg.dtype, 0.05, 0.5)
+        phase = jax.random.uniform(p, (B, 1, C), ecg.dtype, 0, 2 * jnp.pi)
+        t = (jnp.arange(T, dtype=ecg.dtype) / rate)[None, :, None]
+        drift = amplitude * jnp.sin(2 * jnp.pi * frequency * t + phase)
+        return jnp.where(mask[:, None, :], ecg + drift, ecg), mask
+
+    return apply
+
+
+def hum(
+    amplitude: float = 0.05, mains: Sequence[float] = (50.0, 60.0), *, rate: int
+) -> Augmentation:
+    """Mains hum: per record one of `mains` (Hz), per lead a phase and an amplitude up to
+    `amplitude`. Waves stay, small notches and the P wave may drown.
+
+    Only frequencies below half the rate are drawn: a recorder's anti-aliasing filter takes the
+    others away before it samples, so that real records hold no alias of them.
+
+    Raises:
+      UserError: no such frequency is left; at 100 Hz that is so for 50 and 60 Hz.
+    """
+    within("amplitude", amplitude, 0)
+    for f in mains:
+        within("mains", f, 1)
+    held = [f for f in mains if f < rate / 2]
+    if not held:
+        names = " and ".join(f"{f:g}" for f in mains)
+        raise UserError(f"records at {rate} Hz hold no hum of {names} Hz: leave it out")
+
+    def apply(key, ecg, mask):
+        B, T, C = ecg.shape
+        f, a, p = jax.random.split(key, 3)
+        frequency = jax.random.choice(f, jnp.array(held, jnp.float32), (B, 1))
+        size = jax.random.uniform(a, (B, 1, C), maxval=amplitude)
+        phase = jax.random.uniform(p, (B, 1, C), maxval=2 * jnp.pi)
+        # whole turns are dropped before the sine, where they would cost digits
+        turn = 2 * jnp.pi / rate * ((frequency * jnp.arange(T)) % rate)[:, :, None]
+        # sin(turn + phase), with sines of [B, T] and of [B, C] instead of [B, T, C]
+        wave = size * (jnp.sin(turn) * jnp.cos(phase) + jnp.cos(turn) * jnp.sin(phase))
+        return _add(ecg, mask, wave), mask
+
+    return apply
+
+
+def muscle(sd: float = 0.05, *, rate: int) -> Augmentation:
+    """Muscle noise: bursts of 0.2 to 2 s with frequencies from 20 Hz to half the rate, at the same
+    times in all leads, independent in each and of its own strength up to `sd`.
+
+    Rhythm, QRS and T stay; small and fast details (P waves, notches, f waves) may drown.
+    """
+    within("sd", sd, 0)
+    if rate / 2 <= MUSCLE:
+        raise UserError(f"records at {rate} Hz hold no muscle noise above {MUSCLE:g} Hz")
+
+    def apply(key, ecg, mask):
+        B, T, C = ecg.shape
+        noise, burst, strength = jax.random.split(key, 3)
+        sds = jax.random.uniform(strength, (B, 1, C), maxval=sd)
+        envelope = _bursts(burst, B, T, rate)[:, :, None]
+        return _add(ecg, mask, sds * envelope * _muscle_noise(noise, ecg.shape, rate)), mask
+
+    return apply
+
+
+def frequency_mask(width: float = 10.0, *, rate: int) -> Augmentation:
+    """Zeroes one band of up to `width` Hz, the same in all leads, anywhere below 40 Hz (or half the
+    rate, if that is lower).
+
+    Rhythm and the ratios between leads stay. The shape of waves does not: a low band carries T and
+    ST, one between 5 and 20 Hz most of the QRS complex.
+    """
+    highest = min(CARDIAC, rate / 2)
+    within("width", width, 0, highest)
+
+    def apply(key, ecg, mask):
+        B, T, _ = ecg.shape
+        place, size = jax.random.split(key)
+        band = jax.random.uniform(size, (B, 1), maxval=width)
+        start = jax.random.uniform(place, (B, 1)) * (highest - band)
+        f = jnp.fft.rfftfreq(T, 1 / rate)
+        hidden = (f >= start) & (f < start + band)
+        x = ecg.astype(jnp.promote_types(ecg.dtype, jnp.float32))  # there is no FFT of halves
+        spectrum = jnp.where(hidden[:, :, None], 0, jnp.fft.rfft(x, axis=1))
+        return jnp.fft.irfft(spectrum, T, axis=1).astype(ecg.dtype), mask
+
+    return apply
+
+
+def _add(ecg: jax.Array, mask: jax.Array, wave: jax.Array) -> jax.Array:
+    """ecg + wave where there is a lead."""
+    return jnp.where(mask[:, None, :], ecg + wave.astype(ecg.dtype), ecg)
+
+
+def _muscle_noise(key: jax.Array, shape: tuple[int, ...], rate: int) -> jax.Array:
+    """Noise float32 [B, T, C] of variance 1 within the band, made of its spectrum.
+
+    The spectrum's values are bytes, four to a drawn word: drawing is what noise costs, and a sum
+    over a band of values of any distribution is nearly normal.
+    """
+    B, T, C = shape
+    f = np.fft.rfftfreq(T, 1 / rate)
+    inside = np.flatnonzero((f >= MUSCLE) & (f < rate / 2))
+    K = len(inside)
+    words = jax.random.bits(key, (B, C, -(-K // 2)), jnp.uint32)
+    drawn = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(B, C, -1, 2)[:, :, :K]
+    uniform = (drawn.astype(jnp.float32) - 127.5) / 128
+    # each bin adds 2 / T^2 x (variance of its real and imaginary part, a third each)
+    spectrum = jax.lax.complex(uniform[..., 0], uniform[..., 1]) * (T * np.sqrt(3 / (4 * K)))
+    below, above = inside[0], len(f) - 1 - inside[-1]
+    spectrum = jnp.pad(spectrum, ((0, 0), (0, 0), (below, above)))
+    return jnp.fft.irfft(spectrum, T, axis=2).swapaxes(1, 2)
+
+
+def _bursts(key: jax.Array, B: int, T: int, rate: int) -> jax.Array:
+    """Envelope float32 [B, T] in [0, 1]: bursts that swell and fade as a raised cosine."""
+    place, size = jax.random.split(key)
+    centre = jax.random.uniform(place, (B, 1, BURSTS), maxval=T)
+    half = jax.random.uniform(size, (B, 1, BURSTS), minval=0.1, maxval=1.0) * rate
+    away = jnp.minimum(jnp.abs(jnp.arange(T)[None, :, None] - centre) / half, 1)
+    return (0.5 + 0.5 * jnp.cos(jnp.pi * away)).max(axis=2)
