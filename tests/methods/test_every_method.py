@@ -1,0 +1,100 @@
+"""What every method of configs/ must do: learn, go on exactly, be the same on other hardware."""
+
+import agreement
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecg_jax import feed, optim, parallel, train
+from ecg_jax.checkpoint import Checkpoints
+from ecg_jax.experiment import Experiment, open_experiment
+from ecg_jax.methods import View, build
+
+
+@pytest.fixture(autouse=True)
+def shallow(monkeypatch):
+    agreement.shallow(monkeypatch.setattr)
+
+
+@pytest.fixture(params=agreement.METHODS)
+def config(request, simulated):
+    return agreement.tiny(request.param, simulated)
+
+
+def test_learns_one_batch(config):
+    """The gap between the loss and its least value closes by half in 60 updates."""
+    method, rng = build(config), np.random.default_rng(0)
+    B, T = config.batch_size, round(config.seconds * config.rate)
+    rows = jnp.arange(B)
+    view = View(
+        ecg=jnp.asarray(rng.standard_normal((B, T, 12)), jnp.float32),
+        lead_mask=jnp.ones((B, 12), bool),
+        text=jnp.asarray(rng.standard_normal((B, 24)), jnp.float32),
+        text_id=rows,
+        row=rows,
+        patient=rows,
+    )
+    state = tiny_state(method, view)
+    optimizer = optim.build(config, 60)
+    params, state, moments = state[0], state[1], optimizer.init(state[0])
+
+    @jax.jit
+    def step(params, state, moments, key):
+        (loss, (state, metrics)), gradient = jax.value_and_grad(method.loss, has_aux=True)(
+            params, state, view, key
+        )
+        updates, moments = optimizer.update(gradient, moments, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        if method.after_update is not None:
+            state = method.after_update(params, state)
+        return params, state, moments, loss, metrics
+
+    losses = []
+    for _ in range(60):
+        params, state, moments, loss, metrics = step(params, state, moments, jax.random.key(0))
+        losses.append(float(loss))
+    assert np.isfinite(losses).all() and all(np.isfinite(list(metrics.values())))
+    least = agreement.LEAST.get(config.method, 0.0)
+    assert losses[-1] - least < (losses[0] - least) / 2
+
+
+def tiny_state(method, view):
+    params, state = method.init(jax.random.key(0), view)
+    if method.memory is not None:
+        plan = agreement.Plan(len(view.ecg), 60)
+        state = {**state, "memory": method.memory(params, state, plan)}
+    return params, state
+
+
+def begun(config, devices):
+    """Dispatch, data and state at step 0."""
+    whole = open_experiment(config)
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    experiment = Experiment(config, mesh, whole.method, whole.tower)
+    data, plan, steps = feed.load(experiment)
+    optimizer = optim.build(config, steps)
+    state = train.init(experiment, optimizer, plan)
+    return train.make_dispatch(config, whole.method, optimizer, steps), data, state
+
+
+def test_goes_on_exactly_and_on_other_devices(config, tmp_path):
+    dispatch, data, state = begun(config, 8)
+    for _ in range(2):
+        state, _ = dispatch(state, data, 1)
+    saves = Checkpoints(tmp_path / "last", keep=1)
+    saves.save(2, state, {"best": 0.0})
+    saves.close()
+    whole, metrics = dispatch(state, data, 1)
+
+    _, restored, _ = Checkpoints(tmp_path / "last", keep=1).restore(begun(config, 8)[2])
+    again, _ = dispatch(restored, data, 1)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(again):
+        same = jax.tree_util.tree_leaves_with_path(whole)
+        np.testing.assert_array_equal(leaf, dict(same)[path], jax.tree_util.keystr(path))
+
+    dispatch, data, start = begun(config, 1)
+    _, moved, _ = Checkpoints(tmp_path / "last", keep=1).restore(start)
+    _, theirs = dispatch(moved, data, 1)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(value, theirs[name], rtol=1e-4, atol=1e-4, err_msg=name)
