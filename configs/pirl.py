@@ -16,9 +16,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.model.hidden = 0  # section 3.2: all heads are linear
     c.model.temperature = 0.07
     c.model.pieces = 5  # of 2 s; the paper cuts an image into 9
-    c.model.negatives = (
-        512  # the paper takes 32,000 of 1.28 million; this many are in 2,300 records
-    )
+    c.model.negatives = 512  # of 2,300 records; the paper draws 32,000 of 1.28 million
     c.model.jigsaw_weight = 0.5  # lambda of equation 5
     c.model.bank_momentum = 0.5
     return c
