@@ -26,7 +26,6 @@ from configs import etp
 from ecg_jax import feed, hosts, parallel, train
 from ecg_jax.experiment import Experiment, open_experiment
 from ecg_jax.losses import contrastive
-from ecg_jax.methods import Plan
 from ecg_jax.models import resnet1d
 
 STEPS, STARTS = 5, 6
@@ -48,6 +47,8 @@ def tiny(method, data_dir):
     config.model.update(width=8, hidden=16, dim=8)
     config.optimizer.update(learning_rate=3e-3, schedule="constant")
     config.evaluate.update(tasks=("super",), select="super", draws=20)
+    if method == "pirl":
+        config.model.negatives = 64  # of 240 records
     return config
 
 

@@ -29,12 +29,6 @@ def over_pairs(z: jax.Array, patient: jax.Array, temperature: float) -> jax.Arra
     return jnp.mean(jnp.stack(terms))
 
 
-def halves(ecg: jax.Array) -> jax.Array:
-    """[B, T, 12] -> [B, 2, T // 2, 12], adjacent segments; of an odd T without the last sample."""
-    B, T, C = ecg.shape
-    return ecg[:, : T // 2 * 2].reshape(B, 2, T // 2, C)
-
-
 def build(config: Config) -> Method:
     """config.model: kind, one of `KINDS`; leads, of which leads_per_step are drawn in every step,
     and each is shown alone (the paper shows all, at an encoder pass each); temperature; hidden and
@@ -68,7 +62,9 @@ def build(config: Config) -> Method:
     def views(key: jax.Array, view: View) -> jax.Array:
         """[B, V, T, 12]: every segment with every lead that is shown."""
         k_leads, k_augment = jax.random.split(key)
-        x = halves(view.ecg) if segments else view.ecg[:, None]
+        x = view.ecg[:, None]
+        if segments:
+            x = augment.adjacent(view.ecg, rate=config.rate, least=SHORTEST)
         drawn = jax.random.choice(k_leads, jnp.asarray(choices), (count,), replace=False)
         shown = jnp.tile(drawn, (x.shape[1], 1))
         x = jnp.repeat(x, count, axis=1)

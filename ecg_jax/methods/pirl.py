@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ecg_jax import health
 from ecg_jax.config import Config
+from ecg_jax.data.augment import jigsaw
 from ecg_jax.errors import UserError
 from ecg_jax.losses.nce import memory_nce
 from ecg_jax.methods import Method, Plan, View
@@ -15,15 +16,6 @@ from ecg_jax.models.siamese import Siamese, encoder
 from ecg_jax.towers import Towers
 
 SHORTEST = 1.0  # seconds of a piece, about a heartbeat
-
-
-def jigsaw(key: jax.Array, ecg: jax.Array, pieces: int) -> jax.Array:
-    """[B, T, 12] -> [B, pieces, T // pieces, 12], the pieces of every record in an order of its
-    own; samples that do not fill a piece are left out."""
-    B, T, C = ecg.shape
-    parts = ecg[:, : T // pieces * pieces].reshape(B, pieces, T // pieces, C)
-    order = jnp.argsort(jax.random.uniform(key, (B, pieces)), axis=1)
-    return jnp.take_along_axis(parts, order[:, :, None, None], axis=1)
 
 
 def draw_negatives(

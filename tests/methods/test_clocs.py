@@ -62,11 +62,6 @@ def test_segments_are_adjacent_halves(config, view, seen):
     np.testing.assert_array_equal(seen[0], np.stack([ecg[:, :64], ecg[:, 64:]], axis=1))
 
 
-def test_an_odd_record_loses_its_last_sample():
-    ecg = jnp.arange(2 * 5 * 12.0).reshape(2, 5, 12)
-    np.testing.assert_array_equal(clocs.halves(ecg).reshape(2, 4, 12), ecg[:, :4])
-
-
 def shown(x, record):
     """The lead of each view [V], once it is sure that each shows one lead of the record [V, T]."""
     leads = []

@@ -9,7 +9,7 @@ import pytest
 from ecg_jax import feed, optim, parallel, train
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.experiment import Experiment, open_experiment
-from ecg_jax.methods import View, build
+from ecg_jax.methods import Plan, View, build
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_learns_one_batch(config):
 def tiny_state(method, view):
     params, state = method.init(jax.random.key(0), view)
     if method.memory is not None:
-        plan = agreement.Plan(len(view.ecg), 60)
+        plan = Plan(len(view.ecg), 60)
         state = {**state, "memory": method.memory(params, state, plan)}
     return params, state
 

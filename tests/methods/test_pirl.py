@@ -38,21 +38,6 @@ def view():
     return View(ecg, jnp.ones((B, 12), bool), jnp.zeros((B, 0)), rows, rows, rows)
 
 
-def test_a_jigsaw_has_all_pieces_in_an_order_of_each_record():
-    ecg = jnp.arange(16 * 11 * 12.0).reshape(16, 11, 12)
-    cut = np.asarray(pirl.jigsaw(jax.random.key(0), ecg, 5))
-    assert cut.shape == (16, 5, 2, 12)
-    orders = set()
-    for record, pieces in zip(np.asarray(ecg), cut, strict=True):
-        start = [int(np.flatnonzero(record[:, 0] == piece[0, 0])[0]) for piece in pieces]
-        np.testing.assert_array_equal(
-            np.concatenate([record[s : s + 2] for s in start]).ravel(), pieces.ravel()
-        )
-        assert sorted(start) == [0, 2, 4, 6, 8]
-        orders.add(tuple(start))
-    assert len(orders) > 8
-
-
 def test_negatives_are_all_other_records_and_no_padding():
     rows = jnp.array([0, 5, 36])
     drawn = pirl.draw_negatives(jax.random.key(0), rows, jnp.int32(RECORDS), 40, RECORDS - 1)
