@@ -13,7 +13,7 @@ from ecg_jax import parallel
 from ecg_jax.errors import UserError
 from ecg_jax.methods import View, astcl, build
 from ecg_jax.models.heads import MLP
-from ecg_jax.models.spatiotemporal import Spatiotemporal
+from ecg_jax.models.spatiotemporal import Spatiotemporal, reverse
 from ecg_jax.towers import Towers
 
 B, S, P, T = 8, 3, 5, 128
@@ -95,6 +95,13 @@ class Encoder(nn.Module):
 def network(adversarial):
     heads = MLP((8, P), norm_last=True), MLP((4, P)), MLP((4, P)), MLP((4, 1), norm=False)
     return Spatiotemporal(Encoder(), *heads, S, adversarial)
+
+
+def test_reversal_leaves_the_value_and_turns_the_gradient():
+    x = np.random.default_rng(0).normal(size=7).astype(np.float32)
+    value, pull = jax.vjp(lambda x: reverse(x, 0.3), x)
+    np.testing.assert_array_equal(value, x)
+    np.testing.assert_allclose(pull(x)[0], -0.3 * x, rtol=1e-6)
 
 
 def test_the_encoder_climbs_where_the_discriminator_descends():
