@@ -79,6 +79,7 @@ def base(given: ConfigDict) -> ConfigDict:
     )
     c.model.loss = "info_nce"  # or sigmoid, whose paper learns tau from 0.1
     c.model.bias = -10.0  # of the sigmoid loss, where it starts
+    c.model.invariance = 0.0  # weight of ETP's loss between two views of an ECG, equation 6
 
     c.augment = ()
     c.augment_second = ()  # of a second view, if not as the first one's

@@ -119,6 +119,7 @@ def check(config: Config) -> None:
     for name in (
         "seed",
         "model.soft_targets",
+        "model.invariance",
         "steps_per_dispatch",
         "checkpoint_seconds",
         "model.hidden",
@@ -207,6 +208,7 @@ ADDED = {
     "model.convolution": "plain",
     "model.remat": False,
     "model.soft_targets": 0.0,
+    "model.invariance": 0.0,
     "model.loss": "info_nce",
     "model.bias": -10.0,
     "parallel.loss": "plain",

@@ -1,7 +1,8 @@
-"""ETP: ECG-Text Pre-training (Liu et al. 2023), equations 1-5; METS differs by its config only.
+"""ETP: ECG-Text Pre-training (Liu et al. 2023), equations 1-8; METS differs by its config only.
 
 The text tower is frozen, so a report enters as its embedding, computed once. The ECG encoder and
-one projection head per tower are trained with the symmetric contrastive loss.
+one projection head per tower are trained with the symmetric contrastive loss (equations 1-5) and,
+if `model.invariance` gives it a weight, with that between two views of an ECG (6-8).
 """
 
 import functools
@@ -21,12 +22,14 @@ from ecg_jax.models.heads import Projection, normalize
 from ecg_jax.models.resnet1d import ResNet1D, activations
 
 MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
+SIGMA_2 = 0.07  # temperature of equation 6
 
 
 def build(config: Config) -> Method:
     """config.model: depth, width, dtype, convolution, remat, dim, hidden, temperature,
-    learn_temperature, same_report, soft_targets, loss, bias; config.parallel: loss, batch_norm;
-    config.augment: see `augment.compose`; config.accumulate: see `in_chunks`."""
+    learn_temperature, same_report, soft_targets, loss, bias, invariance; config.parallel: loss,
+    batch_norm; config.augment and, of the second view, config.augment_second: see
+    `augment.compose`; config.accumulate: see `in_chunks`."""
     m, form, chunks = config.model, config.parallel.loss, config.accumulate
     if chunks < 1 or config.batch_size % chunks:
         raise UserError(
@@ -35,10 +38,16 @@ def build(config: Config) -> Method:
         )
     if m.soft_targets and m.loss == "sigmoid":
         raise UserError("model.soft_targets are of the info_nce loss: set it to 0 for the sigmoid")
+    if m.invariance and not (config.augment or config.augment_second):
+        raise UserError(
+            "model.invariance compares two augmented views, and config.augment is empty: name "
+            "augmentations, or set it to 0"
+        )
     encoder = ResNet1D(m.depth, m.width, activations(m.dtype), form=m.convolution, remat=m.remat)
     ecg_head = Projection(m.dim, m.hidden)
     text_head = Projection(m.dim, m.hidden)
     augmentation = augment.compose(config.augment, config.rate)
+    second = augment.compose(config.augment_second or config.augment, config.rate)
 
     def init(key: jax.Array, view: View) -> tuple[dict, dict]:
         k_encoder, k_ecg, k_text = jax.random.split(key, 3)
@@ -87,16 +96,29 @@ def build(config: Config) -> Method:
             return normalize(view.text)
         return view.text_id if m.same_report else None
 
+    def views(key: jax.Array, view: View) -> jax.Array:
+        """[B, V, T, 12]: the view that meets the report and, for equation 6, another one."""
+        made = [augmentation(key, view.ecg, view.lead_mask)[0]]
+        if m.invariance:
+            k_second = jax.random.fold_in(key, len(config.augment))  # compose uses those before
+            made.append(second(k_second, view.ecg, view.lead_mask)[0])
+        return jnp.stack(made, axis=1)
+
     def loss(params: dict, state: dict, view: View, key: jax.Array):
-        ecg, _ = augmentation(key, view.ecg, view.lead_mask)
-        train_chunk = functools.partial(train_encode, params, state, lead_mask=None)
-        features, updated = in_chunks(train_chunk, ecg, chunks)
-        e, t = project(params, features), encode_text(params, view.text)
+        def train_chunk(x: jax.Array) -> tuple[Any, Any]:
+            flat, updated = train_encode(params, state, x.reshape(-1, *x.shape[2:]), None)
+            return flat.reshape(*x.shape[:2], -1), updated
+
+        features, updated = in_chunks(train_chunk, views(key, view), chunks)
+        e, t = project(params, features[:, 0]), encode_text(params, view.text)
         value = contrast(params, e, t, positives(view))
         metrics = {
             "temperature": temperature(params),
             "positive_cosine": jnp.sum(e * t, axis=-1).mean(),
         }
+        if m.invariance:
+            metrics["invariance"] = invariance(features[:, 0], features[:, 1])
+            value += m.invariance * metrics["invariance"]
         return value, (updated, metrics)
 
     def encode(params: dict, state: dict, ecg: jax.Array, lead_mask: jax.Array) -> Encoded:
@@ -105,3 +127,21 @@ def build(config: Config) -> Method:
         return Encoded(features, project(params, features))
 
     return Method(init, loss, encode, train_encode, encode_text)
+
+
+def invariance(e: jax.Array, e_second: jax.Array) -> jax.Array:
+    """Equation 6, from each ECG to its second view among those of all K, in one direction as it is
+    printed.
+
+    The text projects the views before they are compared, equation 7 does not: this is equation 7.
+    As in equations 3 and 4, the similarities r of equation 8 are cosines; of features as they are,
+    plain products would be far too large for the temperature.
+
+    Args:
+      e, e_second: float32 [K, F], the encoder's features of both views.
+
+    Returns:
+      float32 scalar.
+    """
+    r = normalize(e) @ normalize(e_second).T / SIGMA_2
+    return jnp.mean(jax.nn.logsumexp(r, axis=1) - jnp.diagonal(r))
