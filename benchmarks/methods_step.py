@@ -106,7 +106,8 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     c.batch_size, c.shards, c.rate = args.batch, min(c.shards, args.batch), args.rate
     c.model.width = args.width
     mesh = parallel.make_mesh(jax.devices()[:1])
-    method, tower = methods.build(c), types.SimpleNamespace(width=TEXT)
+    method = methods.build(c)
+    tower: Any = types.SimpleNamespace(width=TEXT)
     experiment = Experiment(c, mesh, method, tower if method.encode_text else None)
     steps = resident.steps_per_epoch(RECORDS, c.batch_size, c.shards)
     plan = methods.Plan(RECORDS, c.epochs * steps)
@@ -116,7 +117,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     length = train.dispatch_length(c, 0, steps)
     dispatch = train.make_dispatch(c, method, optimizer, steps)
     sides = {
-        "step": Side(functools.partial(dispatch, length=length), state, data(c, mesh), length),
+        "step": Side(lambda old, fed: dispatch(old, fed, length), state, data(c, mesh), length),
         "passes": Side(*passes(c, optimizer, calls, length), length),
     }
     times: dict[str, list[float]] = {side: [] for side in sides}
@@ -141,7 +142,8 @@ def encoder_calls(name: str, c: Any, method: methods.Method, state: Any) -> list
 
     def watch(call, args, options, context):
         if isinstance(context.module, ResNet1D) and context.method_name == "__call__":
-            seen.append((*args[0].shape[:2], options.get("train", args[1:2] and args[1])))
+            training = options["train"] if "train" in options else args[1]
+            seen.append((*args[0].shape[:2], training))
         return call(*args, **options)
 
     view = blank(round(c.seconds * c.rate), TEXT if method.encode_text else 0)
@@ -158,7 +160,7 @@ def encoder_calls(name: str, c: Any, method: methods.Method, state: Any) -> list
             f"{name} calls its encoder on {[call[:2] for call in seen]} (records, samples), and "
             f"{wanted} are declared: correct PASSES"
         )
-    return [Call(*call, p.gradient) for call, p in zip(seen, declared, strict=True)]
+    return [Call(*call, gradient=p.gradient) for call, p in zip(seen, declared, strict=True)]
 
 
 def data(c: Any, mesh: jax.sharding.Mesh) -> feed.Data:
@@ -168,8 +170,8 @@ def data(c: Any, mesh: jax.sharding.Mesh) -> feed.Data:
     mask, rows = np.ones((RECORDS, 12), bool), np.arange(RECORDS, dtype=np.int32)
     split = resident.put(mesh, ecg, mask, rows, shards=c.shards, seed=0)
     text = rng.normal(size=(RECORDS, TEXT)).astype(np.float32)
-    tables = feed.Tables(text, rows, rows)
-    return feed.Data(split, jax.device_put(tables, parallel.replicated(mesh)))
+    copies = parallel.replicated(mesh)
+    return feed.Data(split, feed.Tables(*(parallel.put(x, copies) for x in (text, rows, rows))))
 
 
 def passes(
