@@ -1,6 +1,7 @@
 """BYOL: the prediction of a slow copy of the network, which follows and has no gradient."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ MOMENTUM, STEPS = 0.9, 40
 @functools.cache
 def begun():
     """method, params, state with a target apart from them, and the first step."""
-    method = methods.build(tiny.config("byol", momentum=MOMENTUM))
+    method: Any = methods.build(tiny.config("byol", momentum=MOMENTUM))
     params, state = tiny.start(method, STEPS)
     params = tiny.moved(params, 1)
     state["memory"]["target"] = tiny.moved(state["memory"]["target"], 2)

@@ -1,6 +1,7 @@
 """SwAV: swapped prediction of codes, prototypes that wait, a queue that comes late."""
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -80,7 +81,7 @@ def test_weight_decay_does_not_turn_frozen_prototypes():
     params, gradient = ({"prototypes": tree["prototypes"]} for tree in (params, gradient))
     optimizer = optim.build(config(), steps_per_epoch=1)
     updates, _ = optimizer.update(gradient, optimizer.init(params), params)
-    new = optax.apply_updates(params, updates)
+    new: Any = optax.apply_updates(params, updates)
     before, after = np.asarray(params["prototypes"]), np.asarray(new["prototypes"])
     assert np.abs(after - before).max() > 1e-6
     np.testing.assert_allclose(tiny.unit(after), tiny.unit(before), atol=3e-7)
@@ -103,7 +104,7 @@ def test_prototypes_used():
 
 
 def test_without_a_queue():
-    method = methods.build(config(queue=0))
+    method: Any = methods.build(config(queue=0))
     memory = method.memory({}, {}, methods.Plan(records=tiny.B, steps=STEPS))
     assert memory.keys() == {"step", "freeze"}
     assert method.rows == ()
@@ -127,6 +128,6 @@ def test_bad_input(wrong, message):
 
 @pytest.mark.parametrize("wrong", [{"queue_from": 0.99}, {"queue": STEPS * tiny.B}])
 def test_a_queue_that_would_never_be_used(wrong):
-    method = methods.build(config(**wrong))
+    method: Any = methods.build(config(**wrong))
     with pytest.raises(UserError, match="would first be used in update 41 of 40"):
         method.memory({}, {}, methods.Plan(records=tiny.B, steps=STEPS))
