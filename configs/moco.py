@@ -16,8 +16,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c = common.self_supervised(common.parse_arg(arg), "moco")
     c.model.version = 2  # or 3 (Chen et al. 2021): no queue, a predictor
     c.model.temperature = 0.2
-    # The paper's 0.999 and 65,536 keys are for a million updates on a million images: in some
-    # hundred updates the key encoder would not arrive, and two thousand records fill no such queue.
+    # The paper's 0.999 and 65,536 keys are for a million updates on a million images. In some
+    # hundred updates the key encoder would not arrive, and the network moves so far in each of them
+    # that keys of more than the last two are told apart by their age alone.
     c.model.momentum = 0.99
-    c.model.queue = 1024
+    c.model.queue = 256
     return c

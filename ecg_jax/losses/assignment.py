@@ -24,12 +24,13 @@ def sinkhorn(
       float32 [N, K] without a gradient: each sample's code has the sum 1, and each prototype's
       share of the N samples goes to 1 / K with the iterations.
     """
-    log_q = jax.lax.stop_gradient(scores) / epsilon
     where = None if counted is None else counted[:, None]
-    for _ in range(iterations):
+
+    def scale(_: int, log_q: jax.Array) -> jax.Array:
         log_q -= logsumexp(log_q, axis=0, where=where, keepdims=True)
-        log_q -= logsumexp(log_q, axis=1, keepdims=True)
-    return jnp.exp(log_q)
+        return log_q - logsumexp(log_q, axis=1, keepdims=True)
+
+    return jnp.exp(jax.lax.fori_loop(0, iterations, scale, jax.lax.stop_gradient(scores) / epsilon))
 
 
 def swapped_prediction(

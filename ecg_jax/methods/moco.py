@@ -33,7 +33,9 @@ def build(config: Config) -> Method:
 
 def with_queue(config: Config) -> Method:
     """The queue is float32 [B, slots, D], so that a record's key stays on its device: each update
-    fills the slot that was filled longest ago, whose update `written` [slots] tells (-1: none)."""
+    fills the slot that was filled longest ago, and `written` [slots] is which update filled each
+    (-1: none). The head has BatchNorm in its hidden layer, as SimCLR's here and unlike the paper's:
+    random keys without it lie too close together to learn from."""
     m, B = config.model, config.batch_size
     slots, rest = divmod(m.queue, B)
     if slots < 1 or rest:
@@ -55,6 +57,9 @@ def with_queue(config: Config) -> Method:
         x, memory = towers.views(key, view), state["memory"]
         out, updated = towers.train(params, state, x[:, :1])
         q = normalize(out.projection[:, 0])
+        # Section 3.3 shuffles keys between devices, so that no statistics of BatchNorm are shared
+        # by a query and its key alone. Those of the global batch cannot be shuffled; running ones
+        # in the key encoder (Cai et al. 2021, arXiv 2101.08482) lag too far behind in a short run.
         target = memory["target"]
         slow, _ = towers.train(target["params"], target, x[:, 1:])
         k = jax.lax.stop_gradient(normalize(slow.projection[:, 0]))
