@@ -15,10 +15,9 @@ from configs import common
 def get_config(arg: str | None = None) -> ConfigDict:
     c = common.self_supervised(common.parse_arg(arg), "moco")
     c.model.version = 2  # or 3 (Chen et al. 2021): no queue, a predictor
-    c.model.temperature = 0.2
-    # The paper's 0.999 and 65,536 keys are for a million updates on a million images. In some
-    # hundred updates the key encoder would not arrive, and the network moves so far in each of them
-    # that keys of more than the last two are told apart by their age alone.
+    # v2's 0.999 and 65,536 keys are for a million updates on a million images. In some hundred
+    # updates the key encoder would not arrive, and the network moves so far in each of them that
+    # a longer queue, of older keys, is worse. The temperature is that of all methods here, not 0.2.
     c.model.momentum = 0.99
     c.model.queue = 256
     return c

@@ -18,7 +18,9 @@ MOMENTUM, STEPS, SLOTS = 0.9, 40, 3
 
 
 def config(**model):
-    return tiny.config("moco", **{"momentum": MOMENTUM, "queue": SLOTS * tiny.B} | model)
+    return tiny.config(
+        "moco", **{"momentum": MOMENTUM, "queue": SLOTS * tiny.B, "temperature": 0.2} | model
+    )
 
 
 @functools.cache
