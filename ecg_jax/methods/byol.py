@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ecg_jax import health
 from ecg_jax.config import Config
+from ecg_jax.losses.prediction import swapped_cosine
 from ecg_jax.methods import Method, Plan, View
 from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.siamese import Siamese, encoder
@@ -28,14 +29,10 @@ def build(config: Config) -> Method:
         out, updated = towers.train(params, state, x)
         target = state["memory"]["target"]
         slow, _ = towers.train(target["params"], target, x)
-        q = normalize(out.prediction)
-        z = jax.lax.stop_gradient(normalize(slow.projection))
-        # Equation 2, each view predicting the other; of unit vectors |q - z|^2 is 2 - 2 cos.
-        cosine = jnp.sum(q * z[:, ::-1], axis=-1)
-        return jnp.mean(jnp.sum(2 - 2 * cosine, axis=1)), (
-            {**state, **updated},
-            health.of_pairs(z[:, 0], z[:, 1]),
-        )
+        q, z = normalize(out.prediction), normalize(slow.projection)
+        # Equation 2 for both views; of unit vectors |q - z|^2 is 2 - 2 cos.
+        value = 2 * (2 - 2 * swapped_cosine(q, z))
+        return value, ({**state, **updated}, health.of_pairs(z[:, 0], z[:, 1]))
 
     def after_update(params: dict, state: dict) -> dict:
         """Section 3.1: xi <- tau xi + (1 - tau) theta, of parameters and BatchNorm statistics

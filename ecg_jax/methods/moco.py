@@ -1,0 +1,120 @@
+"""MoCo v2 (He et al. 2020, arXiv 1911.05722; Chen et al. 2020, arXiv 2003.04297): find a record's
+key, from a slow copy of the network, among those of earlier batches. Version 3 (Chen et al. 2021,
+arXiv 2104.02057) finds it among those of its own batch, and has a predictor."""
+
+import jax
+import jax.numpy as jnp
+
+from ecg_jax import health
+from ecg_jax.config import Config
+from ecg_jax.errors import UserError
+from ecg_jax.losses.dictionary import queue_info_nce, swapped_info_nce
+from ecg_jax.methods import Method, Plan, View
+from ecg_jax.models.heads import MLP, normalize
+from ecg_jax.models.siamese import Siamese, encoder
+from ecg_jax.towers import Towers
+
+
+def build(config: Config) -> Method:
+    """config.model: version, hidden and dim of the heads, temperature, momentum of the key encoder
+    (v3: at the start); for v2 queue, the number of keys; see `Towers`.
+
+    Raises:
+      UserError: another version, a momentum outside [0, 1), or a queue that is not filled by whole
+        batches.
+    """
+    m = config.model
+    if m.version not in (2, 3):
+        raise UserError(f"--config.model.version={m.version}: there are MoCo 2 and 3")
+    if not 0 <= m.momentum < 1:
+        raise UserError(f"--config.model.momentum={m.momentum}: must be in [0, 1)")
+    return with_queue(config) if m.version == 2 else in_batch(config)
+
+
+def with_queue(config: Config) -> Method:
+    """The queue is float32 [B, slots, D], so that a record's key stays on its device: each update
+    fills the slot that was filled longest ago, and `written` [slots] is which update filled each
+    (-1: none). The head has BatchNorm in its hidden layer, as SimCLR's here and unlike the paper's:
+    random keys without it lie too close together to learn from."""
+    m, B = config.model, config.batch_size
+    slots, rest = divmod(m.queue, B)
+    if slots < 1 or rest:
+        raise UserError(
+            f"a queue of {m.queue} keys is not filled by batches of {B}: set --config.model.queue "
+            f"to a multiple of {B}"
+        )
+    towers = Towers(config, Siamese(encoder(config), MLP((m.hidden, m.dim))))
+
+    def memory(params: dict, state: dict, plan: Plan) -> dict:
+        return {
+            "target": {"params": params, "batch_stats": state["batch_stats"]},
+            "queue": jnp.zeros((B, slots, m.dim)),
+            "written": jnp.full(slots, -1, jnp.int32),
+            "step": jnp.int32(0),
+        }
+
+    def loss(params: dict, state: dict, view: View, key: jax.Array):
+        x, memory = towers.views(key, view), state["memory"]
+        out, updated = towers.train(params, state, x[:, :1])
+        q = normalize(out.projection[:, 0])
+        # Section 3.3 shuffles keys between devices, so that no statistics of BatchNorm are shared
+        # by a query and its key alone. Those of the global batch cannot be shuffled; running ones
+        # in the key encoder (Cai et al. 2021, arXiv 2101.08482) lag too far behind in a short run.
+        target = memory["target"]
+        slow, _ = towers.train(target["params"], target, x[:, 1:])
+        k = jax.lax.stop_gradient(normalize(slow.projection[:, 0]))
+        step, written = memory["step"], memory["written"]
+        filled = written >= 0
+        negatives = memory["queue"].reshape(-1, m.dim)
+        value = queue_info_nce(q, k, negatives, jnp.tile(filled, B), m.temperature)
+        age = jnp.sum(jnp.where(filled, step - written, 0)) / jnp.maximum(filled.sum(), 1)
+        new = {
+            "target": target,
+            "queue": memory["queue"].at[:, step % slots].set(k),
+            "written": written.at[step % slots].set(step),
+            "step": step + 1,
+        }
+        metrics = {**health.of_pairs(q, k), "queue_age": age}
+        return value, ({**state, **updated, "memory": new}, metrics)
+
+    def after_update(params: dict, state: dict) -> dict:
+        memory = state["memory"]
+        target = follow(memory["target"], params, state, m.momentum)
+        return {**state, "memory": {**memory, "target": target}}
+
+    return towers.method(loss, memory=memory, rows=("queue",), after_update=after_update)
+
+
+def in_batch(config: Config) -> Method:
+    """Heads as for the paper's ResNet: BatchNorm at the projector's end, and a predictor."""
+    m = config.model
+    projector, predictor = MLP((m.hidden, m.dim), norm_last=True), MLP((m.hidden, m.dim))
+    towers = Towers(config, Siamese(encoder(config), projector, predictor))
+
+    def memory(params: dict, state: dict, plan: Plan) -> dict:
+        target = {"params": params, "batch_stats": state["batch_stats"]}
+        return {"target": target, "step": jnp.int32(0), "steps": jnp.int32(plan.steps)}
+
+    def loss(params: dict, state: dict, view: View, key: jax.Array):
+        x, target = towers.views(key, view), state["memory"]["target"]
+        out, updated = towers.train(params, state, x)
+        slow, _ = towers.train(target["params"], target, x)
+        q, k = normalize(out.prediction), jax.lax.stop_gradient(normalize(slow.projection))
+        value = swapped_info_nce(q, k, m.temperature)
+        return value, ({**state, **updated}, health.of_pairs(k[:, 0], k[:, 1]))
+
+    def after_update(params: dict, state: dict) -> dict:
+        """Section 3: m goes from `momentum` to 1 along a cosine."""
+        memory = state["memory"]
+        cosine = jnp.cos(jnp.pi * memory["step"] / memory["steps"])
+        momentum = 1 - (1 - m.momentum) * (cosine + 1) / 2
+        target = follow(memory["target"], params, state, momentum)
+        return {**state, "memory": {**memory, "target": target, "step": memory["step"] + 1}}
+
+    return towers.method(loss, memory=memory, after_update=after_update)
+
+
+def follow(target: dict, params: dict, state: dict, momentum: jax.Array | float) -> dict:
+    """Equation 2 of the first paper, of parameters and BatchNorm statistics alike."""
+    query = {"params": params, "batch_stats": state["batch_stats"]}
+    return jax.tree.map(lambda k, q: momentum * k + (1 - momentum) * q, target, query)
