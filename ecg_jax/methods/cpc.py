@@ -1,0 +1,99 @@
+"""CPC (van den Oord et al. 2018, arXiv 1807.03748): from what a record has shown so far, tell what
+comes next from what comes at other times and in other records.
+
+The paper's encoder sees each stretch once; here a position of ResNet-18's map, of 32 samples, has
+a receptive field of 435, 6.8 positions to either side. So a context has seen part of what it
+predicts, up to 13 steps ahead; and BatchNorm's statistics are of all positions. The task is easier
+than the paper's, and its loss no bound on information about a future unseen.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ecg_jax import health
+from ecg_jax.config import Config
+from ecg_jax.data import augment
+from ecg_jax.errors import UserError
+from ecg_jax.losses.predictive import predictive_nce
+from ecg_jax.methods import Method, View
+from ecg_jax.models.heads import normalize
+from ecg_jax.models.predictive import STRIDE, Predictive, positions, predict
+from ecg_jax.models.siamese import encoder
+from ecg_jax.towers import Towers
+
+
+class Recurrent(nn.Module):
+    """g_ar of section 2.2, a GRU: (map [N, P, D], times [A]) -> contexts [N, A, hidden]."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, z: jax.Array, times: jax.Array) -> jax.Array:
+        c = nn.RNN(nn.GRUCell(self.hidden, name="gru"))(z)
+        return jnp.asarray(c)[:, times]
+
+
+def build(config: Config) -> Method:
+    """config.model: hidden of the GRU; steps K that are predicted; context, the length in positions
+    of the stretch that the GRU reads; times, how many of its positions are predicted from; see
+    `Towers`.
+
+    Raises:
+      UserError: no step, more times than positions to draw them from, or records too short.
+    """
+    m = config.model
+    check(config)
+    gru = Recurrent(m.hidden)
+    towers = Towers(config, Predictive(encoder(config), gru, m.steps))
+    augmentation = augment.compose(config.augment, config.rate)
+
+    def loss(params: dict, state: dict, view: View, key: jax.Array):
+        k_augment, k_start, k_times = jax.random.split(key, 3)
+        x, _ = augmentation(k_augment, view.ecg, view.lead_mask)
+        out, updated = towers.train(params, state, x[:, None])
+        z = out.map[:, 0]
+        # One stretch of the map for all records, which meet each other at the same time.
+        length = m.context + m.steps
+        start = jax.random.randint(k_start, (), 0, z.shape[1] - length + 1)
+        z = jax.lax.dynamic_slice_in_dim(z, start, length, axis=1)
+        times = jax.random.permutation(k_times, m.context)[: m.times]
+        c = jnp.asarray(gru.apply({"params": params["context"]}, z[:, : m.context], times))
+        predicted = predict(params["heads"], c)
+        value, accuracy = objective(predicted, z, times)
+        furthest = z[:, times[0] + m.steps]
+        metrics = health.of_pairs(normalize(furthest), normalize(predicted[:, 0, -1]))
+        return value, ({**state, **updated}, {**metrics, "accuracy": accuracy})
+
+    return towers.method(loss)
+
+
+def objective(predicted: jax.Array, z: jax.Array, times: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Equation 4 for W_k c_t, predicted [B, A, K, D], of z_{t+k} in z [B, P, D], t in times [A].
+
+    Negatives: the B - 1 other records at time t + k, and the P - 1 other times of the record.
+
+    Returns:
+      float32 scalars: the mean over B, A and K, and how often the positive comes first.
+    """
+    position = times[:, None] + 1 + jnp.arange(predicted.shape[2])
+    elsewhere = position[..., None] != jnp.arange(z.shape[1])
+    others = jnp.where(elsewhere, jnp.einsum("bakd,bpd->bakp", predicted, z), -jnp.inf)
+    return predictive_nce(predicted, z[:, position], others)
+
+
+def check(config: Config) -> None:
+    m = config.model
+    if m.steps < 1 or not 1 <= m.times <= m.context:
+        raise UserError(
+            f"CPC draws model.times={m.times} of model.context={m.context} positions to predict "
+            f"model.steps={m.steps} from: set 1 <= times <= context, and steps >= 1"
+        )
+    needed = m.context + m.steps
+    if positions(config) < needed:
+        seconds = ((needed - 1) * STRIDE + 1) / config.rate
+        raise UserError(
+            f"CPC reads model.context={m.context} positions and predicts model.steps={m.steps}, of "
+            f"which {config.seconds:g} s at {config.rate} Hz have {positions(config)}: set "
+            f"--config.seconds to at least {seconds:.2f}, or fewer of them"
+        )
