@@ -31,6 +31,12 @@ from ecg_jax.models import resnet1d
 STEPS, STARTS = 5, 6
 CONFIGS = Path(__file__).parent.parent / "configs"
 METHODS = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("common",))
+OWN = {
+    "moco": {"queue": 32},
+    "swav": {"prototypes": 8},
+    "pirl": {"negatives": 8},
+    "cpc": {"context": 8, "steps": 4},
+}
 LEAST = {"simsiam": -1.0}  # values of the losses that do not end at 0
 
 
@@ -47,8 +53,7 @@ def tiny(method, data_dir):
     config.model.update(width=8, hidden=16, dim=8)
     config.optimizer.update(learning_rate=3e-3, schedule="constant")
     config.evaluate.update(tasks=("super",), select="super", draws=20)
-    if method == "pirl":
-        config.model.negatives = 64  # of 240 records
+    config.model.update(OWN.get(method, {}))
     return config
 
 
