@@ -38,7 +38,7 @@ class Table:
       targets: dataset -> its tasks that are evaluated.
       protocols, fractions, conditions: as in `config.evaluate`.
       shuffled: whether the control with permuted reports is trained, too.
-      rules, finetune_rules: as in `config.evaluate`.
+      finetune_rules: as in `config.evaluate`.
       baselines: other methods of `configs/`, pre-trained and evaluated alike.
     """
 
@@ -48,7 +48,6 @@ class Table:
     fractions: tuple[float, ...] = (1.0,)
     conditions: tuple[str, ...] = ()
     shuffled: bool = False
-    rules: tuple[str, ...] = ("corrected", "paper")
     finetune_rules: tuple[str, ...] = ("corrected", "paper")
     baselines: tuple[str, ...] = ()
 
@@ -105,7 +104,6 @@ TABLES = {
         (0.01, 0.05, 0.1, 1.0),
         ("all",),
         shuffled=True,
-        rules=("corrected",),
         finetune_rules=("corrected",),
     ),
 }
@@ -257,7 +255,6 @@ def wanted(table: Table, run: Run, config: Config, dataset: str) -> Config:
         tasks=table.targets[dataset],
         protocols=tuple(protocols),
         fractions=table.fractions,
-        rules=table.rules,
         finetune_rules=table.finetune_rules,
         conditions=table.conditions if run.encoder == "trained" else (),
         retrieval=dataset == "ptb_xl",
