@@ -108,9 +108,12 @@ def _under_conditions(subject: Subject) -> Iterator[Predictions]:
     """Frozen protocols with all labels on harder test records, one condition in memory at a time;
     "all" are those that change the records and that they can be brought to."""
     config, material = subject.material.experiment.config.evaluate, subject.material
+    frozen = {"zero_shot": subject.reads_text, "linear_probe": 1.0 in config.fractions}
+    judged = [name for name in config.protocols if frozen.get(name)]
+    if not judged or "corrected" not in config.rules:
+        return
     everything = "all" in config.conditions
-    asked = material.conditions if everything else config.conditions
-    for name in asked if "corrected" in config.rules else ():
+    for name in material.conditions if everything else config.conditions:
         if everything and name == "12 leads":
             continue
         try:
@@ -120,9 +123,7 @@ def _under_conditions(subject: Subject) -> Iterator[Predictions]:
                 raise
             print(f"{name}: left out, {error}")
             continue
-        for protocol, task in itertools.product(config.protocols, config.tasks):
-            if protocol not in FROZEN or (protocol == "zero_shot" and not subject.reads_text):
-                continue
+        for protocol, task in itertools.product(judged, config.tasks):
             fit, fraction = FROZEN[protocol]
             fitted = fit(subject, task, "corrected")
             yield protocols.predictions(

@@ -121,6 +121,14 @@ def test_without_single_labels_there_is_the_corrected_rule_alone(subject, monkey
     assert line in capsys.readouterr().out
 
 
+def test_harder_records_are_made_for_protocols_that_are_judged_on_them(subject, monkeypatch):
+    monkeypatch.setattr(subject.material, "conditions", {"6 leads": None})  # none is applied
+    found = ask(subject, protocols=("knn",), conditions=("6 leads",))
+    assert {p.condition for p in found} == {""}
+    found = ask(subject, protocols=("linear_probe",), fractions=(0.5,), conditions=("6 leads",))
+    assert {p.condition for p in found} == {""}
+
+
 def test_predictions_are_read_back_as_they_were(subject, tmp_path):
     found = ask(subject, protocols=("zero_shot", "linear_probe"))
     path = tmp_path / "predictions.npz"
