@@ -57,6 +57,14 @@ def mesh_of(x: jax.Array) -> contextlib.AbstractContextManager:
     return jax.sharding.use_abstract_mesh(jax.typeof(x).sharding.mesh)
 
 
+def by_rows(apply: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """`apply(*arrays)`, all [B, ...], on every device's own rows: for what XLA does not divide by
+    itself, such as FFTs, before which it gathers the whole batch."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return apply(*arrays)
+    return jax.shard_map(apply, in_specs=PartitionSpec(AXIS), out_specs=PartitionSpec(AXIS))(*arrays)
+
+
 def per_device(
     apply: Callable[[Tree, jax.Array], tuple[jax.Array, Tree]],
 ) -> Callable[[Tree, jax.Array], tuple[jax.Array, Tree]]:

@@ -29,6 +29,7 @@ from ecg_jax.losses import contrastive
 from ecg_jax.models import resnet1d
 
 STEPS, STARTS = 5, 6
+SHALLOW = {18: (1, 1)}  # the stages of a network that compiles in little time
 CONFIGS = Path(__file__).parent.parent / "configs"
 METHODS = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("common",))
 OWN = {
@@ -36,13 +37,16 @@ OWN = {
     "swav": {"prototypes": 8},
     "pirl": {"negatives": 8},
     "cpc": {"context": 8, "steps": 4},
+    "astcl": {"dim": 64, "hidden": 64},  # its bottleneck is a quarter of that
 }
-LEAST = {"simsiam": -1.0}  # values of the losses that do not end at 0
+# Values of the losses that do not end at 0. Of one batch, MoCo's queue holds each key twice, too.
+LEAST = {"simsiam": -1.0, "moco": float(np.log(3))}
+BEGINS = {"moco": 2}  # the first update whose loss counts: the queue is full
 
 
 def shallow(setattr):
     """Two blocks instead of eight: what is tested of every method takes a third of the time."""
-    setattr(resnet1d, "STAGES", {18: (1, 1)})
+    setattr(resnet1d, "STAGES", SHALLOW)
 
 
 def tiny(method, data_dir):
@@ -50,7 +54,8 @@ def tiny(method, data_dir):
     module = importlib.import_module(f"configs.{method}")
     config = module.get_config("demo")
     config.update(data_dir=str(data_dir), build=False, batch_size=16, shards=16, seconds=5.0)
-    config.model.update(width=8, hidden=16, dim=8)
+    config.model.update(width=8, hidden=16, dim=8, convolution="plain")
+    config.augment = config.augment[:2]  # each takes time to compile
     config.optimizer.update(learning_rate=3e-3, schedule="constant")
     config.evaluate.update(tasks=("super",), select="super", draws=20)
     config.model.update(OWN.get(method, {}))
@@ -66,8 +71,8 @@ def small(data_dir):
     return config
 
 
-def training(config, devices=None):
-    """Of every start: losses of five steps, the state after the first and what the last has made
+def training(config, devices=None, starts=STARTS, steps=STEPS):
+    """Of every start: losses of the steps, the state after the first and what the last has made
     of parameters and statistics.
 
     With momentum, whose first moment is the gradient. (Adam divides a gradient by its own size,
@@ -84,9 +89,9 @@ def training(config, devices=None):
     dispatch = train.make_dispatch(config, whole.method, optimizer, per_epoch)
     zero = train.init(experiment, optimizer, plan)
     figures = {}
-    for start in range(STARTS):
+    for start in range(starts):
         state, losses = moved(zero, start), []
-        for step in range(STEPS):
+        for step in range(steps):
             state, metrics = dispatch(state, data, 1)
             losses.append(float(metrics["loss"][0]))
             if step == 0:
@@ -142,6 +147,12 @@ def on_devices(data_dir, devices, name):
         return training(small(data_dir), jax.devices()[:devices])
 
 
+def of_method(method, data_dir, devices=None):
+    """`training` of a method's own config for two steps, in a small smooth network."""
+    with network("smooth"), mock.patch.object(resnet1d, "STAGES", SHALLOW):
+        return training(tiny(method, data_dir), devices, starts=1, steps=2)[0]
+
+
 def losses(devices=None):
     """Value and gradients of every loss in every form, of one fixed batch."""
     rng = np.random.default_rng(0)
@@ -193,6 +204,8 @@ def main():
         with network(kind):
             for start, found in training(config).items():
                 figures |= {f"{kind} {start} {name}": value for name, value in found.items()}
+    for method in METHODS:
+        figures |= {f"{method} {k}": v for k, v in of_method(method, data_dir).items()}
     if hosts.first():
         np.savez(out, **figures)
 

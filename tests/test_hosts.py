@@ -106,6 +106,13 @@ def test_five_steps_of_a_smooth_network_agree(two_processes, simulated, devices)
         assert not differing(ours, theirs)
 
 
+@pytest.mark.parametrize("method", agreement.METHODS)
+def test_two_steps_of_every_method_agree(two_processes, simulated, method):
+    """Parameters, statistics, queues, banks and losses, on eight devices of one process."""
+    ours = agreement.of_method(method, simulated, jax.devices())
+    assert not differing(ours, {name: two_processes[f"{method} {name}"] for name in ours})
+
+
 @pytest.mark.parametrize("devices", [1, 2, 8])
 def test_five_steps_agree(two_processes, simulated, devices):
     """What is continuous agrees in every start: the first step's loss and statistics.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ecg_jax import parallel
 from ecg_jax.data.bounds import within
 from ecg_jax.errors import UserError
 
@@ -122,10 +123,15 @@ def frequency_mask(width: float = 10.0, *, rate: int) -> Augmentation:
         f = jnp.fft.rfftfreq(T, 1 / rate)
         hidden = (f >= start) & (f < start + band)
         x = ecg.astype(jnp.promote_types(ecg.dtype, jnp.float32))  # there is no FFT of halves
-        spectrum = jnp.where(hidden[:, :, None], 0, jnp.fft.rfft(x, axis=1))
-        return jnp.fft.irfft(spectrum, T, axis=1).astype(ecg.dtype), mask
+        return parallel.by_rows(_without, x, hidden).astype(ecg.dtype), mask
 
     return apply
+
+
+def _without(x: jax.Array, hidden: jax.Array) -> jax.Array:
+    """x [B, T, C] without the frequencies that are hidden [B, T // 2 + 1]."""
+    spectrum = jnp.where(hidden[:, :, None], 0, jnp.fft.rfft(x, axis=1))
+    return jnp.fft.irfft(spectrum, x.shape[1], axis=1)
 
 
 def _add(ecg: jax.Array, mask: jax.Array, wave: jax.Array) -> jax.Array:
@@ -150,7 +156,8 @@ def _muscle_noise(key: jax.Array, shape: tuple[int, ...], rate: int) -> jax.Arra
     spectrum = jax.lax.complex(uniform[..., 0], uniform[..., 1]) * (T * np.sqrt(3 / (4 * K)))
     below, above = inside[0], len(f) - 1 - inside[-1]
     spectrum = jnp.pad(spectrum, ((0, 0), (0, 0), (below, above)))
-    return jnp.fft.irfft(spectrum, T, axis=2).swapaxes(1, 2)
+    noise = parallel.by_rows(lambda s: jnp.fft.irfft(s, T, axis=2), spectrum)
+    return noise.swapaxes(1, 2)
 
 
 def _bursts(key: jax.Array, B: int, T: int, rate: int) -> jax.Array:

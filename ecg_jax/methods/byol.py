@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ecg_jax import health
 from ecg_jax.config import Config
+from ecg_jax.errors import UserError
 from ecg_jax.losses.prediction import swapped_cosine
 from ecg_jax.methods import Method, Plan, View
 from ecg_jax.models.heads import MLP, normalize
@@ -15,8 +16,14 @@ from ecg_jax.towers import Towers
 
 def build(config: Config) -> Method:
     """config.model: hidden and dim of projector and predictor, momentum (tau at the start, section
-    3.3); see `Towers`."""
+    3.3); see `Towers`.
+
+    Raises:
+      UserError: a momentum outside [0, 1).
+    """
     m = config.model
+    if not 0 <= m.momentum < 1:
+        raise UserError(f"--config.model.momentum={m.momentum}: must be in [0, 1)")
     heads = MLP((m.hidden, m.dim)), MLP((m.hidden, m.dim))
     towers = Towers(config, Siamese(encoder(config), *heads))
 

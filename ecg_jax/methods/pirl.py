@@ -42,7 +42,7 @@ def build(config: Config) -> Method:
     (0: the head f is linear, as in section 3.2) and dim; see `Towers`.
 
     Raises:
-      UserError: fewer than two pieces, or pieces below a second.
+      UserError: fewer than two pieces, pieces below a second, or a momentum outside [0, 1).
     """
     m = config.model
     if m.pieces < 2 or config.seconds / m.pieces < SHORTEST:
@@ -50,6 +50,8 @@ def build(config: Config) -> Method:
             f"--config.model.pieces={m.pieces}: records of {config.seconds:g} s are cut into at "
             f"least 2 pieces of at least {SHORTEST:g} s"
         )
+    if not 0 <= m.bank_momentum < 1:
+        raise UserError(f"--config.model.bank_momentum={m.bank_momentum}: must be in [0, 1)")
     head = MLP((m.hidden, m.dim)) if m.hidden else MLP((m.dim,))
     towers = Towers(config, Siamese(encoder(config), head))
     puzzles = Towers(config, Puzzle(encoder(config), MLP((m.dim,)), MLP((m.dim,))))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ecg_jax import parallel
 from ecg_jax.data import noise, vcg
 from ecg_jax.data.augment import adjacent, compose, jigsaw
 from ecg_jax.data.leads import LEADS
@@ -84,6 +85,22 @@ def test_eight_devices_draw_what_one_draws(batch):
     assert len(eight[0].sharding.device_set) == 8
     np.testing.assert_allclose(one[0], eight[0], atol=2e-5)
     np.testing.assert_array_equal(one[1], eight[1])
+
+
+@pytest.mark.parametrize("name", ["muscle", "frequency_mask"])
+def test_no_device_gathers_the_batch(batch, name):
+    mesh = parallel.make_mesh()
+    ecg, mask = (parallel.put(np.asarray(x), parallel.by_record(mesh)) for x in batch)
+    apply = compose([{"name": name}], 100)
+
+    @jax.jit
+    def run(key, ecg, mask):
+        with parallel.mesh_of(ecg):
+            return apply(key, ecg, mask)[0]
+
+    key = jax.random.key(0)
+    assert "all-gather" not in run.lower(key, ecg, mask).compile().as_text()
+    np.testing.assert_allclose(run(key, ecg, mask), applied(batch, name=name)[0], atol=1e-6)
 
 
 def test_scale_is_one_gain_within_its_bounds(batch):

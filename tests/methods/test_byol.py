@@ -10,6 +10,7 @@ import pytest
 import tiny
 
 from ecg_jax import methods
+from ecg_jax.errors import UserError
 from ecg_jax.models.heads import MLP
 from ecg_jax.models.siamese import Siamese, encoder
 
@@ -67,3 +68,9 @@ def test_statistics_are_the_network_s_and_the_loss_leaves_the_memory_alone():
     jax.tree.map(np.testing.assert_array_equal, new["memory"], state["memory"])
     moves = jax.tree.map(lambda a, b: a - b, new["batch_stats"], state["batch_stats"])
     assert all(jnp.abs(move).max() > 0 for move in jax.tree.leaves(moves))
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.0])
+def test_bad_momentum(momentum):
+    with pytest.raises(UserError, match=r"model.momentum=.*: must be in \[0, 1\)"):
+        methods.build(tiny.config("byol", momentum=momentum))

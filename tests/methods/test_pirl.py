@@ -154,6 +154,12 @@ def test_bad_pieces(config, pieces):
         pirl.build(config)
 
 
+def test_bad_momentum(config):
+    config.model.bank_momentum = 1.0
+    with pytest.raises(UserError, match=r"model.bank_momentum=1.0: must be in \[0, 1\)"):
+        pirl.build(config)
+
+
 @pytest.mark.parametrize("negatives", [0, RECORDS])
 def test_bad_negatives(config, negatives):
     config.model.negatives = negatives
