@@ -62,7 +62,8 @@ def by_rows(apply: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
     itself, such as FFTs, before which it gathers the whole batch."""
     if jax.sharding.get_abstract_mesh().empty:
         return apply(*arrays)
-    return jax.shard_map(apply, in_specs=PartitionSpec(AXIS), out_specs=PartitionSpec(AXIS))(*arrays)
+    rows = PartitionSpec(AXIS)
+    return jax.shard_map(apply, in_specs=rows, out_specs=rows)(*arrays)
 
 
 def per_device(
