@@ -129,7 +129,7 @@ def main() -> None:
         prepare(args, dataset)
     rows = []
     for run in runs(table, seeds):
-        rows += carry_out(table, run, recipe(args, run), out / run.folder)
+        rows += carry_out(table, run, recipe(args, table, run), out / run.folder)
     results.write(rows, out / "results.json")
     folders = [out / run.folder for run in runs(table, seeds) if run.encoder == "trained"]
     trained = {folder: workdir.read(folder)[1] for folder in folders}
@@ -178,11 +178,23 @@ def narrowed(args: argparse.Namespace) -> Table:
         table = dataclasses.replace(table, targets=targets)
     if args.methods is not None:
         names = tuple(name for name in args.methods.split(",") if name)
+        if len(set(names)) < len(names) or table.method in names:
+            raise UserError(
+                f"--methods {args.methods}: name each once; {table.method} is in the table anyway"
+            )
         for name in names:
-            if not name.isidentifier() or importlib.util.find_spec(f"configs.{name}") is None:
-                raise UserError(f"--methods {name}: configs/ has no such file")
+            if name == "common" or not name.isidentifier() or not _config(name):
+                raise UserError(f"--methods {name}: configs/ has no such method")
         table = dataclasses.replace(table, baselines=names)
+    if args.recipe == "paper" and (others := [n for n in table.baselines if n not in READ_TEXT]):
+        print(f"--recipe paper: left out, as they have no such recipe here: {', '.join(others)}")
+        kept = tuple(name for name in table.baselines if name in READ_TEXT)
+        table = dataclasses.replace(table, baselines=kept)
     return table
+
+
+def _config(name: str) -> bool:
+    return importlib.util.find_spec(f"configs.{name}") is not None
 
 
 def runs(table: Table, seeds: Sequence[int]) -> list[Run]:
@@ -192,13 +204,16 @@ def runs(table: Table, seeds: Sequence[int]) -> list[Run]:
     return [Run(method, seed, encoder) for method, encoder in kinds for seed in seeds]
 
 
-def recipe(args: argparse.Namespace, run: Run) -> Config:
-    """The pre-training's config."""
+def recipe(args: argparse.Namespace, table: Table, run: Run) -> Config:
+    """The pre-training's config. Where methods are compared, each has as many checkpoints to choose
+    from."""
     module = importlib.import_module(f"configs.{run.method}")
     text = f"{args.recipe},text={args.text}," if run.method in READ_TEXT else ""
     config = module.get_config(f"{text}rate={args.rate},seed={run.seed}")
     config.data_dir = args.data_dir
     config.text.shuffle = run.encoder == "shuffled"
+    if table.baselines:
+        config.eval_every = 5
     return config
 
 

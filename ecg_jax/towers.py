@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ecg_jax import parallel
+from ecg_jax import health, parallel
 from ecg_jax.config import Config
 from ecg_jax.data import augment
 from ecg_jax.errors import UserError
@@ -29,13 +29,19 @@ class Towers:
         config.accumulate; config.parallel.batch_norm.
 
         Raises:
-          UserError: a batch that the chunks do not divide, or see `augment.compose`.
+          UserError: a batch that the chunks do not divide, another form of the loss, or see
+            `augment.compose`.
         """
         self.network, self.chunks = network, config.accumulate
         if self.chunks < 1 or config.batch_size % self.chunks:
             raise UserError(
                 f"a batch of {config.batch_size} does not divide into {self.chunks} chunks: "
                 "set --config.accumulate to a divisor of it"
+            )
+        if config.parallel.loss != "plain":
+            raise UserError(
+                f"--config.parallel.loss={config.parallel.loss} is of the losses against reports: "
+                f"{config.method} has the plain one"
             )
         first = augment.compose(config.augment, config.rate)
         second = config.augment_second
@@ -64,6 +70,11 @@ class Towers:
             return jax.tree.map(lambda y: y.reshape(*x.shape[:2], *y.shape[1:]), outputs), updated
 
         return in_chunks(run, x, self.chunks)
+
+    def health(self, out: Any) -> dict[str, jax.Array]:
+        """`health.of_pairs` of both views' projections [B, 2, P]."""
+        z = normalize(out.projection)
+        return health.of_pairs(z[:, 0], z[:, 1])
 
     def encode(self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array) -> Encoded:
         del lead_mask  # a lead that is not there is zero, and that is all this encoder sees of it

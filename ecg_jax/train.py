@@ -26,6 +26,7 @@ from ecg_jax import config as config_lib
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.config import Config
 from ecg_jax.data import records, resident
+from ecg_jax.data.leads import LEADS
 from ecg_jax.data.records import check_disjoint
 from ecg_jax.errors import UserError, run_main
 from ecg_jax.evaluation.validator import Validator
@@ -86,9 +87,9 @@ def train(config: Config, folder: Path, *, evaluated: bool = True) -> bool:
     optimizer = optim.build(config, steps)
     dispatch = make_dispatch(config, experiment.method, optimizer, steps)
     validate = Validator(experiment)
+    state, best = init(experiment, optimizer, plan), -np.inf
     workdir.claim(folder, experiment)
 
-    state, best = init(experiment, optimizer, plan), -np.inf
     last_saves = Checkpoints(folder / "checkpoints" / "last", keep=2)
     best_saves = Checkpoints(folder / "checkpoints" / "best", keep=1)
     if restored := last_saves.restore(state):
@@ -158,7 +159,7 @@ def open_together(config: Config) -> Experiment:
     experiment = hosts.together(lambda: open_experiment(config))
     hosts.together(lambda: check_memory(experiment))
     check_disjoint(experiment.train, experiment.validation)
-    check_leads(experiment)
+    check_split(experiment)
     return experiment
 
 
@@ -170,13 +171,24 @@ def check_memory(experiment: Experiment) -> None:
         resident.check_memory(experiment.mesh, size, f"{c.dataset} train")
 
 
-def check_leads(experiment: Experiment) -> None:
-    """Raises a UserError if records lack leads that the method needs."""
-    needed, train = experiment.method.leads, experiment.train
-    if missing := [name for name in needed if name not in train.leads]:
+def check_split(experiment: Experiment) -> None:
+    """Raises a UserError if training records lack leads that the method needs in each, or end
+    before what it compares in each."""
+    c, method, train = experiment.config, experiment.method, experiment.train
+    for name in method.leads:
+        if lacking := int((~train.lead_mask[:, LEADS.index(name)]).sum()):
+            raise UserError(
+                f"{c.method} needs the leads {', '.join(method.leads)}, and {lacking:,} of "
+                f"{len(train):,} training records of {train.dataset} have no {name}: choose other "
+                "leads or another dataset"
+            )
+    short = train.length < train.ecg.shape[1]
+    if method.whole and short.any():
+        shortest = train.length.min() / c.rate
         raise UserError(
-            f"{experiment.config.method} needs the leads {', '.join(needed)}, and {train.dataset} "
-            f"has no {', '.join(missing)}: choose other lead groups or another dataset"
+            f"{c.method} compares parts of a record, and {int(short.sum()):,} of {len(train):,} "
+            f"training records of {train.dataset} are shorter than {c.seconds:g} s: set "
+            f"--config.seconds={shortest:g} or less"
         )
 
 

@@ -113,6 +113,15 @@ def test_leads_that_the_encoder_was_trained_with_are_named(trained, capsys):
         evaluate.check_leads(experiment, ("I", "III"))
 
 
+def test_nothing_to_evaluate_leaves_what_there_is(trained):
+    results = (trained / "results.json").read_bytes()
+    config, _ = workdir.read(trained)
+    config.evaluate.update(protocols=(), retrieval=False)
+    with pytest.raises(UserError, match="nothing to evaluate: no protocol of etp"):
+        evaluate.evaluate(open_experiment(config), trained)
+    assert (trained / "results.json").read_bytes() == results
+
+
 @pytest.fixture(scope="module")
 def two_datasets(simulated, tmp_path_factory):
     """Both the training's dataset and MIT-BIH, of simulated records, in one data folder."""

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("errors", "files", "cache", "memory", "hosts", "parallel", "health"),
     ("data", "text", "models", "losses", "config"),
-    ("methods", "towers", "optim", "checkpoint"),
+    ("methods", "towers", "ema", "optim", "checkpoint"),
     ("experiment",),
     ("evaluation",),
     ("workdir", "progress", "feed", "stop"),

@@ -1,5 +1,6 @@
 """Commands that train and evaluate a table: what they run, that they go on, what they print."""
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -20,7 +21,7 @@ def table(monkeypatch, simulated):
     """A table of simulated records, with tiny networks."""
     table = reproduce.Table("etp", {"simulated": ("super",)}, ("zero_shot",), shuffled=True)
 
-    def recipe(args, run):
+    def recipe(args, table, run):
         config = agreement.small(simulated)
         config.update(seed=run.seed, epochs=1, method=run.method)
         config.text.shuffle = run.encoder == "shuffled"
@@ -79,7 +80,7 @@ def test_baselines_stand_beside_the_method_and_their_own_papers(
     )
     monkeypatch.setattr(reproduce, "TABLES", {"etp-table2": two})
     monkeypatch.setattr(
-        reproduce, "recipe", lambda args, run, make=reproduce.recipe: small_heads(make(args, run))
+        reproduce, "recipe", lambda *asked, make=reproduce.recipe: small_heads(make(*asked))
     )
     run(monkeypatch, "--out", str(tmp_path), "--seeds", "3", "--methods", "simclr")
     rows = json.loads((tmp_path / "results.json").read_text())
@@ -101,7 +102,7 @@ def small_heads(config):
 def test_names_of_datasets_and_methods(table, monkeypatch):
     with pytest.raises(UserError, match="--datasets cpsc2018: etp-table2 is of simulated"):
         run(monkeypatch, "--datasets", "cpsc2018")
-    with pytest.raises(UserError, match="--methods simclear: configs/ has no such file"):
+    with pytest.raises(UserError, match="--methods simclear: configs/ has no such method"):
         run(monkeypatch, "--methods", "simclear")
 
 
@@ -128,7 +129,7 @@ def test_what_was_evaluated_is_kept_target_by_target(table, tmp_path, monkeypatc
     monkeypatch.setattr(evaluate, "evaluate", evaluated)
     monkeypatch.setattr(reproduce, "open_experiment", lambda config: config)
     first = reproduce.Run("etp", 3, "trained")
-    config = reproduce.recipe(None, first)
+    config = reproduce.recipe(None, None, first)
     with pytest.raises(KeyboardInterrupt):
         reproduce.carry_out(two, first, config, tmp_path)
     assert [name["dataset"] for name in reproduce.evaluated(tmp_path)] == ["simulated"]
@@ -170,3 +171,25 @@ def test_published_figures_stand_beside_ours():
 def test_bad_seeds(table, monkeypatch, seeds):
     with pytest.raises(UserError, match=r"not different whole numbers, such as 0,1,2"):
         run(monkeypatch, "--seeds", seeds)
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ("simclr,simclr", "name each once; etp is in the table anyway"),
+        ("etp", "name each once; etp is in the table anyway"),
+        ("common", "--methods common: configs/ has no such method"),
+        ("no_such", "--methods no_such: configs/ has no such method"),
+    ],
+)
+def test_bad_methods(table, monkeypatch, methods, message):
+    with pytest.raises(UserError, match=message):
+        run(monkeypatch, "--methods", methods)
+
+
+def test_baselines_have_no_paper_recipe(table, capsys):
+    args = argparse.Namespace(
+        table="etp-table2", datasets=None, methods="mets,simclr", recipe="paper"
+    )
+    assert reproduce.narrowed(args).baselines == ("mets",)
+    assert "left out, as they have no such recipe here: simclr" in capsys.readouterr().out

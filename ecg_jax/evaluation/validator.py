@@ -7,7 +7,7 @@ import numpy as np
 from ecg_jax import health
 from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import knn, zero_shot
+from ecg_jax.evaluation import knn, tasks, zero_shot
 from ecg_jax.evaluation.protocols import judged
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.experiment import Experiment
@@ -27,6 +27,7 @@ class Validator:
         self._material = Material(experiment)
         self._reads_text = experiment.tower is not None
         self._neighbours: Records | None = None
+        tasks.check(split.dataset, split.classes, config.tasks)
         for task in config.tasks if self._reads_text else ():
             self._material.prompts(task)
         y = judged(split, config.select, "corrected").y

@@ -1,7 +1,8 @@
 """Contrastive losses between two sets of embeddings of the same records.
 
-Each has three forms of equal value and gradient, which differ in what a device holds (global batch
-K on n devices): `plain` and `gathered` K x K / n similarities, `ring` (K / n) squared.
+Those against reports have three forms of equal value and gradient, which differ in what a device
+holds (global batch K on n devices): `plain` and `gathered` K x K / n similarities, `ring` (K / n)
+squared.
 """
 
 import jax

@@ -61,7 +61,9 @@ class Method(NamedTuple):
         queue): `loss` finds it as state["memory"] and returns it so; or None.
       rows: names of what in the memory lies in parts over the devices, by its first axis.
       after_update: (params, state) -> state, once the optimiser has stepped (EMA); or None.
-      leads: names of leads that every record must have.
+      leads: names of leads that every training record must have.
+      whole: whether every training record must last `config.seconds`, because parts of it are
+        compared, and zeros would stand where it has ended.
     """
 
     init: Callable[[jax.Array, View], tuple[Tree, Tree]]
@@ -73,6 +75,7 @@ class Method(NamedTuple):
     rows: tuple[str, ...] = ()
     after_update: Callable[[Tree, Tree], Tree] | None = None
     leads: tuple[str, ...] = ()
+    whole: bool = False
 
 
 def build(config: Config) -> Method:

@@ -3,7 +3,8 @@ other view and its next seconds, and hide from a discriminator which view it is.
 
 After the paper's abstract: noise-enhanced and denoised views; a discriminator plays against the
 encoder; prediction in space and time, and patient discrimination, with positives of one patient
-only, a predictor and stop-gradient. Formulas, filters and figures below are this project's.
+only, a predictor and stop-gradient. Formulas, filters and figures below are this project's. As the
+encoder's positions see 2 s around them at 100 Hz, neighbouring segments share samples.
 """
 
 import jax
@@ -64,7 +65,7 @@ def build(config: Config) -> Method:
         metrics = health.of_pairs(z[:, 0], z[:, 1]) | {"view_accuracy": told}
         return value, ({**state, **updated}, metrics)
 
-    return towers.method(loss)
+    return towers.method(loss, whole=True)
 
 
 def denoise(ecg: jax.Array, rate: int) -> jax.Array:

@@ -4,7 +4,7 @@ view; no negatives."""
 import jax
 import jax.numpy as jnp
 
-from ecg_jax import health
+from ecg_jax import ema
 from ecg_jax.config import Config
 from ecg_jax.errors import UserError
 from ecg_jax.losses.prediction import swapped_cosine
@@ -28,27 +28,25 @@ def build(config: Config) -> Method:
     towers = Towers(config, Siamese(encoder(config), *heads))
 
     def memory(params: dict, state: dict, plan: Plan) -> dict:
-        target = {"params": params, "batch_stats": state["batch_stats"]}
+        target = ema.copy(params, state)
         return {"target": target, "step": jnp.int32(0), "steps": jnp.int32(plan.steps)}
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         x = towers.views(key, view)
         out, updated = towers.train(params, state, x)
         target = state["memory"]["target"]
-        slow, _ = towers.train(target["params"], target, x)
-        q, z = normalize(out.prediction), normalize(slow.projection)
+        seen, _ = towers.train(target["params"], target, x)
+        q, z = normalize(out.prediction), normalize(seen.projection)
         # Equation 2 for both views; of unit vectors |q - z|^2 is 2 - 2 cos.
         value = 2 * (2 - 2 * swapped_cosine(q, z))
-        return value, ({**state, **updated}, health.of_pairs(z[:, 0], z[:, 1]))
+        return value, ({**state, **updated}, towers.health(out))
 
     def after_update(params: dict, state: dict) -> dict:
         """Section 3.1: xi <- tau xi + (1 - tau) theta, of parameters and BatchNorm statistics
         alike, with tau from `momentum` to 1 along a cosine."""
         memory = state["memory"]
-        done = memory["step"] / memory["steps"]
-        tau = 1 - (1 - m.momentum) * (jnp.cos(jnp.pi * done) + 1) / 2
-        online = {"params": params, "batch_stats": state["batch_stats"]}
-        target = jax.tree.map(lambda t, o: tau * t + (1 - tau) * o, memory["target"], online)
+        tau = ema.rising(m.momentum, memory["step"], memory["steps"])
+        target = ema.follow(memory["target"], params, state, tau)
         return {**state, "memory": {**memory, "target": target, "step": memory["step"] + 1}}
 
     return towers.method(loss, memory=memory, after_update=after_update)

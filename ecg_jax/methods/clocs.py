@@ -76,4 +76,4 @@ def build(config: Config) -> Method:
         value = over_pairs(z, view.patient, m.temperature)
         return value, ({**state, **updated}, health.of_pairs(z[:, 0], z[:, 1]))
 
-    return towers.method(loss, leads=leads)
+    return towers.method(loss, leads=leads, whole=bool(segments))

@@ -65,7 +65,7 @@ def build(config: Config) -> Method:
         metrics = health.of_pairs(normalize(furthest), normalize(predicted[:, 0, -1]))
         return value, ({**state, **updated}, {**metrics, "accuracy": accuracy})
 
-    return towers.method(loss)
+    return towers.method(loss, whole=True)
 
 
 def objective(predicted: jax.Array, z: jax.Array, times: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ecg_jax import parallel
+from ecg_jax import health, parallel
 from ecg_jax.config import Config
 from ecg_jax.data import augment
 from ecg_jax.errors import UserError
@@ -112,10 +112,7 @@ def build(config: Config) -> Method:
         features, updated = in_chunks(train_chunk, views(key, view), chunks)
         e, t = project(params, features[:, 0]), encode_text(params, view.text)
         value = contrast(params, e, t, positives(view))
-        metrics = {
-            "temperature": temperature(params),
-            "positive_cosine": jnp.sum(e * t, axis=-1).mean(),
-        }
+        metrics = {"temperature": temperature(params), **health.of_pairs(e, t)}
         if m.invariance:
             metrics["invariance"] = invariance(features[:, 0], features[:, 1])
             value += m.invariance * metrics["invariance"]

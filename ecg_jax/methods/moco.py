@@ -5,7 +5,7 @@ arXiv 2104.02057) finds it among those of its own batch, and has a predictor."""
 import jax
 import jax.numpy as jnp
 
-from ecg_jax import health
+from ecg_jax import ema, health
 from ecg_jax.config import Config
 from ecg_jax.errors import UserError
 from ecg_jax.losses.dictionary import queue_info_nce, swapped_info_nce
@@ -47,7 +47,7 @@ def with_queue(config: Config) -> Method:
 
     def memory(params: dict, state: dict, plan: Plan) -> dict:
         return {
-            "target": {"params": params, "batch_stats": state["batch_stats"]},
+            "target": ema.copy(params, state),
             "queue": jnp.zeros((B, slots, m.dim)),
             "written": jnp.full(slots, -1, jnp.int32),
             "step": jnp.int32(0),
@@ -61,8 +61,8 @@ def with_queue(config: Config) -> Method:
         # by a query and its key alone. Those of the global batch cannot be shuffled; running ones
         # in the key encoder (Cai et al. 2021, arXiv 2101.08482) lag too far behind in a short run.
         target = memory["target"]
-        slow, _ = towers.train(target["params"], target, x[:, 1:])
-        k = jax.lax.stop_gradient(normalize(slow.projection[:, 0]))
+        seen, _ = towers.train(target["params"], target, x[:, 1:])
+        k = jax.lax.stop_gradient(normalize(seen.projection[:, 0]))
         step, written = memory["step"], memory["written"]
         filled = written >= 0
         negatives = memory["queue"].reshape(-1, m.dim)
@@ -79,7 +79,7 @@ def with_queue(config: Config) -> Method:
 
     def after_update(params: dict, state: dict) -> dict:
         memory = state["memory"]
-        target = follow(memory["target"], params, state, m.momentum)
+        target = ema.follow(memory["target"], params, state, m.momentum)  # eq. 2
         return {**state, "memory": {**memory, "target": target}}
 
     return towers.method(loss, memory=memory, rows=("queue",), after_update=after_update)
@@ -92,29 +92,22 @@ def in_batch(config: Config) -> Method:
     towers = Towers(config, Siamese(encoder(config), projector, predictor))
 
     def memory(params: dict, state: dict, plan: Plan) -> dict:
-        target = {"params": params, "batch_stats": state["batch_stats"]}
+        target = ema.copy(params, state)
         return {"target": target, "step": jnp.int32(0), "steps": jnp.int32(plan.steps)}
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         x, target = towers.views(key, view), state["memory"]["target"]
         out, updated = towers.train(params, state, x)
-        slow, _ = towers.train(target["params"], target, x)
-        q, k = normalize(out.prediction), jax.lax.stop_gradient(normalize(slow.projection))
+        seen, _ = towers.train(target["params"], target, x)
+        q, k = normalize(out.prediction), jax.lax.stop_gradient(normalize(seen.projection))
         value = swapped_info_nce(q, k, m.temperature)
-        return value, ({**state, **updated}, health.of_pairs(k[:, 0], k[:, 1]))
+        return value, ({**state, **updated}, towers.health(out))
 
     def after_update(params: dict, state: dict) -> dict:
         """Section 3: m goes from `momentum` to 1 along a cosine."""
         memory = state["memory"]
-        cosine = jnp.cos(jnp.pi * memory["step"] / memory["steps"])
-        momentum = 1 - (1 - m.momentum) * (cosine + 1) / 2
-        target = follow(memory["target"], params, state, momentum)
+        momentum = ema.rising(m.momentum, memory["step"], memory["steps"])
+        target = ema.follow(memory["target"], params, state, momentum)
         return {**state, "memory": {**memory, "target": target, "step": memory["step"] + 1}}
 
     return towers.method(loss, memory=memory, after_update=after_update)
-
-
-def follow(target: dict, params: dict, state: dict, momentum: jax.Array | float) -> dict:
-    """Equation 2 of the first paper, of parameters and BatchNorm statistics alike."""
-    query = {"params": params, "batch_stats": state["batch_stats"]}
-    return jax.tree.map(lambda k, q: momentum * k + (1 - momentum) * q, target, query)

@@ -42,7 +42,8 @@ def build(config: Config) -> Method:
     (0: the head f is linear, as in section 3.2) and dim; see `Towers`.
 
     Raises:
-      UserError: fewer than two pieces, pieces below a second, or a momentum outside [0, 1).
+      UserError: fewer than two pieces, pieces below a second, a momentum outside [0, 1), or a
+        weight outside [0, 1].
     """
     m = config.model
     if m.pieces < 2 or config.seconds / m.pieces < SHORTEST:
@@ -52,6 +53,8 @@ def build(config: Config) -> Method:
         )
     if not 0 <= m.bank_momentum < 1:
         raise UserError(f"--config.model.bank_momentum={m.bank_momentum}: must be in [0, 1)")
+    if not 0 <= m.jigsaw_weight <= 1:
+        raise UserError(f"--config.model.jigsaw_weight={m.jigsaw_weight}: must be in [0, 1]")
     head = MLP((m.hidden, m.dim)) if m.hidden else MLP((m.dim,))
     towers = Towers(config, Siamese(encoder(config), head))
     puzzles = Towers(config, Puzzle(encoder(config), MLP((m.dim,)), MLP((m.dim,))))
@@ -92,4 +95,4 @@ def build(config: Config) -> Method:
         metrics = {**health.of_pairs(f, g), "bank_cosine": jnp.sum(own * f, axis=-1).mean()}
         return value, ({**state, **updated, "memory": memory}, metrics)
 
-    return towers.method(loss, memory=memory, rows=("bank",))._replace(init=init)
+    return towers.method(loss, memory=memory, rows=("bank",), whole=True)._replace(init=init)

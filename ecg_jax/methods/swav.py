@@ -99,7 +99,7 @@ def check(config: Config) -> None:
     ranges = {
         "prototypes": (m.prototypes > 0, "must be above zero"),
         "epsilon": (m.epsilon > 0, "must be above zero"),
-        "freeze": (m.freeze >= 0, "must not be negative"),
+        "freeze": (0 <= m.freeze < config.epochs, f"must be in [0, {config.epochs}), the epochs"),
         "queue": (m.queue >= 0 and m.queue % B == 0, f"must be 0 or a multiple of the batch, {B}"),
         "queue_from": (0 <= m.queue_from < 1, "must be in [0, 1)"),
     }

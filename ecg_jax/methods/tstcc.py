@@ -59,8 +59,11 @@ def build(config: Config) -> Method:
     steps = steps_ahead(config)
     if not config.augment_second:
         raise UserError("TS-TCC holds a weak view against a strong one: set config.augment_second")
-    if m.hidden % m.heads:
-        raise UserError(f"model.heads={m.heads} do not divide model.hidden={m.hidden}")
+    if min(m.layers, m.heads, m.mlp, m.hidden) < 1 or m.hidden % m.heads:
+        raise UserError(
+            f"a transformer of model.layers={m.layers}, heads={m.heads}, mlp={m.mlp} and "
+            f"hidden={m.hidden}: all must be above zero, and heads divide hidden"
+        )
     summary = Summary(m.hidden, m.layers, m.heads, m.mlp)
     projector = MLP((m.hidden, m.dim), norm=False)
     towers = Towers(config, Predictive(encoder(config), summary, steps, projector))
@@ -82,7 +85,7 @@ def build(config: Config) -> Method:
         metrics = {"temporal": temporal, "contextual": contextual, "accuracy": accuracy}
         return value, ({**state, **updated}, {**health.of_pairs(a, b), **metrics})
 
-    return towers.method(loss)
+    return towers.method(loss, whole=True)
 
 
 def across_views(predicted: jax.Array, z: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:

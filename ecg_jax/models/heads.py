@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ecg_jax.errors import UserError
+
 
 class Projection(nn.Module):
     """[B, F] -> float32 [B, D].
@@ -37,6 +39,14 @@ class MLP(nn.Module):
     widths: tuple[int, ...]
     norm: bool = True
     norm_last: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.widths) < 1:
+            raise UserError(
+                f"a head's layers of {', '.join(map(str, self.widths))} units: each needs one or "
+                "more, see --config.model.hidden and dim"
+            )
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

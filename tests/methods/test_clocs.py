@@ -15,7 +15,7 @@ from ecg_jax.methods import View, clocs
 from ecg_jax.models.siamese import Outputs
 from ecg_jax.towers import Towers
 
-B, T, D = 8, 128, 6
+B, T, D = 8, 256, 6
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def step(config, view, seed=2):
 def test_segments_are_adjacent_halves(config, view, seen):
     step(config, view)
     ecg = np.asarray(view.ecg)
-    np.testing.assert_array_equal(seen[0], np.stack([ecg[:, :64], ecg[:, 64:]], axis=1))
+    np.testing.assert_array_equal(seen[0], np.stack([ecg[:, : T // 2], ecg[:, T // 2 :]], axis=1))
 
 
 def shown(x, record):

@@ -118,7 +118,8 @@ def test_without_a_queue():
         ({"queue": 24}, "model.queue=24: must be 0 or a multiple of the batch, 16"),
         ({"queue_from": 1.0}, r"model.queue_from=1.0: must be in \[0, 1\)"),
         ({"epsilon": 0.0}, "model.epsilon=0.0: must be above zero"),
-        ({"freeze": -1}, "model.freeze=-1: must not be negative"),
+        ({"freeze": -1}, r"model.freeze=-1: must be in \[0, 20\), the epochs"),
+        ({"freeze": 20}, r"model.freeze=20: must be in \[0, 20\), the epochs"),
     ],
 )
 def test_bad_input(wrong, message):

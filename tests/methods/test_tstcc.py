@@ -190,5 +190,7 @@ def test_nothing_to_predict_or_to_predict_from(ahead):
 
 
 def test_heads_that_do_not_divide():
-    with pytest.raises(UserError, match=r"model.heads=3 do not divide model.hidden=8"):
+    with pytest.raises(
+        UserError, match=r"heads=3, .* hidden=8: all must be above zero, and heads divide"
+    ):
         methods.build(small(heads=3))

@@ -1,0 +1,77 @@
+"""What a method asks of the training records, and what validation says of a collapse."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+
+from ecg_jax import train
+from ecg_jax.data.leads import LEADS
+from ecg_jax.errors import UserError
+from ecg_jax.evaluation.validator import Validator
+from ecg_jax.experiment import Experiment, open_experiment, report_texts
+from ecg_jax.methods import Encoded
+
+
+def experiment(small, *, leads=(), whole=False, **changed):
+    """`small`, of a method with needs, on training records that are changed."""
+    opened = open_experiment(small)
+    method = opened.method._replace(leads=leads, whole=whole)
+    made = Experiment(small, opened.mesh, method, opened.tower)
+    made.__dict__["train"] = dataclasses.replace(opened.train, **changed)
+    return made
+
+
+def as_mit_bih(n):
+    """Most records have II and V1, one has II and V5: each lead is in some, V1 not in all."""
+    mask = np.zeros((n, 12), bool)
+    mask[:, [LEADS.index("II"), LEADS.index("V1")]] = True
+    mask[0, LEADS.index("V1")], mask[0, LEADS.index("V5")] = False, True
+    return mask
+
+
+def test_a_lead_that_some_records_lack_is_named(small):
+    n = len(open_experiment(small).train)
+    train.check_split(experiment(small, leads=("II",), lead_mask=as_mit_bih(n)))
+    with pytest.raises(UserError, match=rf"leads II, V1, and 1 of {n} .* have no V1: choose"):
+        train.check_split(experiment(small, leads=("II", "V1"), lead_mask=as_mit_bih(n)))
+
+
+def test_records_that_end_before_they_are_compared_are_named(small):
+    length = np.full(len(open_experiment(small).train), 1000, np.int32)
+    train.check_split(experiment(small, whole=True, length=length))
+    length[3] = 600
+    train.check_split(experiment(small, length=length))
+    with pytest.raises(UserError, match=r"1 of .* shorter than 10 s: set --config.seconds=6 or"):
+        train.check_split(experiment(small, whole=True, length=length))
+
+
+def test_a_dataset_without_reports_is_named(small):
+    split = open_experiment(small).train
+    silent = dataclasses.replace(split, report=[""] * len(split))
+    with pytest.raises(UserError, match="simulated has no reports: a method that learns from text"):
+        report_texts(small, silent)
+
+
+@pytest.mark.parametrize("collapsed", [True, False])
+def test_a_collapse_on_validation_is_said(small, monkeypatch, capsys, collapsed):
+    opened = open_experiment(small)
+    embedding = np.random.default_rng(0).standard_normal((len(opened.validation), 32))
+    if collapsed:
+        embedding = embedding[:, :1] * np.ones(32) + 1
+    validator = Validator(opened)
+    monkeypatch.setattr(
+        "ecg_jax.evaluation.validator.Subject",
+        lambda *_: types.SimpleNamespace(encode=lambda _: Encoded(embedding, embedding)),
+    )
+    monkeypatch.setattr(validator, "_zero_shot", lambda *_: 0.5)
+    rank = validator({}, {}, 1)["effective_rank"]
+    assert (rank < 3) == collapsed
+    assert ("have collapsed, to an effective rank of 1.0" in capsys.readouterr().out) == collapsed
+
+
+def test_tasks_are_known_before_training(small):
+    small.evaluate.tasks = ("super", "frm")
+    with pytest.raises(UserError, match="frm"):
+        Validator(open_experiment(small))
