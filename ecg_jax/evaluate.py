@@ -98,6 +98,8 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
                 rows += examine.rows(part, method=config.method, draws=config.evaluate.draws)
         if config.evaluate.retrieval:
             rows += examine.retrieval_rows(subject)
+    if not rows:
+        raise UserError("nothing to evaluate: name one or more --protocols")
     rows = [{**row, "seed": config.seed, "step": step, "text_tower": tower} for row in rows]
     found = [part._replace(step=step) for part in found]
     rows.sort(key=lambda row: (row["task"], row["protocol"], row["encoder"] == "random"))
@@ -130,7 +132,7 @@ def trained_name(experiment: Experiment) -> str:
 
 def _write(folder: Path, rows: list[results.Row], found: list[Predictions]) -> None:
     """Beside what there is of the same checkpoint."""
-    step = rows[0]["step"] if rows else None
+    step = rows[0]["step"]
     new = {predictions.key(row) for row in rows} | {p.key for p in found}
     path = folder / "results.json"
     old = [r for r in results.read(path) if predictions.key(r) not in new]

@@ -10,6 +10,7 @@ from ecg_jax import hosts
 from ecg_jax.config import Config
 from ecg_jax.errors import UserError
 from ecg_jax.experiment import Experiment, provenance, report_texts, software
+from ecg_jax.files import write_whole
 
 # what may differ when a run goes on: where things lie and how often they are reported
 FREE = {
@@ -136,7 +137,5 @@ def read(folder: Path) -> tuple[Config, dict[str, Any]]:
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(tree, indent=2) + "\n")
-    partial.replace(path)
+    """Raises a UserError, and leaves what was there, if the file cannot be written."""
+    write_whole(path, (json.dumps(tree, indent=2) + "\n").encode())

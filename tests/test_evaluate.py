@@ -113,6 +113,17 @@ def test_leads_that_the_encoder_was_trained_with_are_named(trained, capsys):
         evaluate.check_leads(experiment, ("I", "III"))
 
 
+def test_nothing_to_evaluate_leaves_what_there_is(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    (folder / "results.json").write_text("kept")
+    config, _ = workdir.read(folder)
+    config.evaluate.update(protocols=(), retrieval=False)
+    with pytest.raises(UserError, match="nothing to evaluate"):
+        evaluate.evaluate(open_experiment(config), folder)
+    assert (folder / "results.json").read_text() == "kept"
+
+
 @pytest.fixture(scope="module")
 def two_datasets(simulated, tmp_path_factory):
     """Both the training's dataset and MIT-BIH, of simulated records, in one data folder."""
