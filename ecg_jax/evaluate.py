@@ -78,9 +78,13 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
     What the folder holds of other tasks, protocols and datasets stays.
 
     Raises:
-      UserError: no checkpoint that is whole, or records that are not those of the training.
+      UserError: no checkpoint that is whole, records that are not those of the training, or no
+        figure of what is asked for.
     """
     config = experiment.config
+    if not config.evaluate.protocols and not config.evaluate.retrieval:
+        print("nothing to evaluate: config.evaluate names no protocol and no retrieval")
+        return []
     check_records(experiment, folder)
     start = experiment.init(jax.random.key(config.seed))
     step, *best = restore(folder, *start)
@@ -99,7 +103,10 @@ def evaluate(experiment: Experiment, folder: Path) -> list[results.Row]:
         if config.evaluate.retrieval:
             rows += examine.retrieval_rows(subject)
     if not rows:
-        raise UserError("nothing to evaluate: name one or more --protocols")
+        raise UserError(
+            f"no figures came of {', '.join(config.evaluate.protocols)}: ask for other protocols, "
+            "tasks or rules"
+        )
     rows = [{**row, "seed": config.seed, "step": step, "text_tower": tower} for row in rows]
     found = [part._replace(step=step) for part in found]
     rows.sort(key=lambda row: (row["task"], row["protocol"], row["encoder"] == "random"))
