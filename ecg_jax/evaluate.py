@@ -80,9 +80,13 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
     random encoder is evaluated, too, and from it the supervised network trained.
 
     Raises:
-      UserError: no checkpoint that is whole, or records that are not those of the training.
+      UserError: no checkpoint that is whole, records that are not those of the training, or no
+        figure of what is asked for.
     """
     config = experiment.config
+    if not config.evaluate.protocols and not config.evaluate.retrieval:
+        print("nothing to evaluate: config.evaluate names no protocol and no retrieval")
+        return []
     check_records(experiment, folder)
     start = experiment.init(jax.random.key(config.seed))
     step, *best = restore(folder, *start)
@@ -101,9 +105,8 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
             rows += examine.retrieval_rows(subject)
     if not rows:
         raise UserError(
-            f"nothing to evaluate: {', '.join(config.evaluate.protocols) or 'no protocol'} of "
-            f"{config.method}, which has {'a' if experiment.tower else 'no'} text side: choose "
-            "other --protocols"
+            f"no figures came of {', '.join(config.evaluate.protocols)}: ask for other protocols, "
+            "tasks or rules"
         )
     rows = [{**row, "seed": config.seed, "step": step, "text_tower": tower} for row in rows]
     found = [part._replace(step=step) for part in found]

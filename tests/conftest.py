@@ -25,11 +25,13 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of the test session's own."""
+    """A cache of each worker's own; all compiled programs in one."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["ECG_JAX_CACHE"] = str(folder)
-    jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    jax.config.update("jax_compilation_cache_dir", str(base / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     return folder
 
 

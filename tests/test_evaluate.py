@@ -113,13 +113,17 @@ def test_leads_that_the_encoder_was_trained_with_are_named(trained, capsys):
         evaluate.check_leads(experiment, ("I", "III"))
 
 
-def test_nothing_to_evaluate_leaves_what_there_is(trained, tmp_path):
+def test_nothing_to_evaluate_leaves_what_there_is(trained, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
     (folder / "results.json").write_text("kept")
     config, _ = workdir.read(folder)
     config.evaluate.update(protocols=(), retrieval=False)
-    with pytest.raises(UserError, match="nothing to evaluate"):
+    assert evaluate.evaluate(open_experiment(config), folder) == []
+    assert "nothing to evaluate" in capsys.readouterr().out
+    config.evaluate.protocols = ("zero_shot",)
+    monkeypatch.setattr(evaluate.examine, "examine", lambda subject: iter(()))
+    with pytest.raises(UserError, match="no figures came of zero_shot: ask for other"):
         evaluate.evaluate(open_experiment(config), folder)
     assert (folder / "results.json").read_text() == "kept"
 
