@@ -12,7 +12,7 @@ from ecg_jax.config import Config
 from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.methods import Encoded, Method, View
-from ecg_jax.models.chunked import in_chunks
+from ecg_jax.models.chunked import check_chunks, in_chunks
 from ecg_jax.models.heads import normalize
 
 Tree = Any
@@ -33,11 +33,7 @@ class Towers:
             `augment.compose`.
         """
         self.network, self.chunks = network, config.accumulate
-        if self.chunks < 1 or config.batch_size % self.chunks:
-            raise UserError(
-                f"a batch of {config.batch_size} does not divide into {self.chunks} chunks: "
-                "set --config.accumulate to a divisor of it"
-            )
+        check_chunks(config.batch_size, self.chunks)
         if config.parallel.loss != "plain":
             raise UserError(
                 f"--config.parallel.loss={config.parallel.loss} is of the losses against reports: "

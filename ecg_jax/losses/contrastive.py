@@ -56,6 +56,21 @@ def symmetric_info_nce(
     return 0.5 * jnp.mean(to_text + to_ecg)
 
 
+def info_nce(a: jax.Array, b: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """ETP equation 6: InfoNCE over the global batch, from each row of a to its own of b among all
+    K, in one direction as it is printed.
+
+    Args:
+      a, b: float32 [K, D], of unit length; row i of both is a view of record i.
+      temperature: sigma_2.
+
+    Returns:
+      float32 scalar.
+    """
+    r = a @ b.T / temperature
+    return jnp.mean(logsumexp(r, axis=1) - jnp.diagonal(r))
+
+
 def nt_xent(a: jax.Array, b: jax.Array, temperature: jax.Array | float) -> jax.Array:
     """SimCLR's loss (Chen et al. 2020, arXiv 2002.05709, equation 1) over the global batch: every
     view against its partner, with all 2 (K - 1) views of other records as negatives.

@@ -15,9 +15,9 @@ from ecg_jax import health, parallel
 from ecg_jax.config import Config
 from ecg_jax.data import augment
 from ecg_jax.errors import UserError
-from ecg_jax.losses.contrastive import sigmoid, symmetric_info_nce
+from ecg_jax.losses.contrastive import info_nce, sigmoid, symmetric_info_nce
 from ecg_jax.methods import Encoded, Method, View
-from ecg_jax.models.chunked import in_chunks
+from ecg_jax.models.chunked import check_chunks, in_chunks
 from ecg_jax.models.heads import Projection, normalize
 from ecg_jax.models.resnet1d import ResNet1D, activations
 
@@ -31,11 +31,7 @@ def build(config: Config) -> Method:
     batch_norm; config.augment and, of the second view, config.augment_second: see
     `augment.compose`; config.accumulate: see `in_chunks`."""
     m, form, chunks = config.model, config.parallel.loss, config.accumulate
-    if chunks < 1 or config.batch_size % chunks:
-        raise UserError(
-            f"a batch of {config.batch_size} does not divide into {chunks} chunks: "
-            "set --config.accumulate to a divisor of it"
-        )
+    check_chunks(config.batch_size, chunks)
     if m.soft_targets and m.loss == "sigmoid":
         raise UserError("model.soft_targets are of the info_nce loss: set it to 0 for the sigmoid")
     if m.invariance and not (config.augment or config.augment_second):
@@ -104,6 +100,12 @@ def build(config: Config) -> Method:
             made.append(second(k_second, view.ecg, view.lead_mask)[0])
         return jnp.stack(made, axis=1)
 
+    def invariance(features: Any) -> jax.Array:
+        """Equation 6 of both views' features [B, 2, F], which are compared as they are (equation
+        7; the text projects them) and, as in equations 3 and 4, by their cosines."""
+        e = normalize(features)
+        return info_nce(e[:, 0], e[:, 1], SIGMA_2)
+
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         def train_chunk(x: jax.Array) -> tuple[Any, Any]:
             flat, updated = train_encode(params, state, x.reshape(-1, *x.shape[2:]), None)
@@ -114,7 +116,7 @@ def build(config: Config) -> Method:
         value = contrast(params, e, t, positives(view))
         metrics = {"temperature": temperature(params), **health.of_pairs(e, t)}
         if m.invariance:
-            metrics["invariance"] = invariance(features[:, 0], features[:, 1])
+            metrics["invariance"] = invariance(features)
             value += m.invariance * metrics["invariance"]
         return value, (updated, metrics)
 
@@ -124,21 +126,3 @@ def build(config: Config) -> Method:
         return Encoded(features, project(params, features))
 
     return Method(init, loss, encode, train_encode, encode_text)
-
-
-def invariance(e: jax.Array, e_second: jax.Array) -> jax.Array:
-    """Equation 6, from each ECG to its second view among those of all K, in one direction as it is
-    printed.
-
-    The text projects the views before they are compared, equation 7 does not: this is equation 7.
-    As in equations 3 and 4, the similarities r of equation 8 are cosines; of features as they are,
-    plain products would be far too large for the temperature.
-
-    Args:
-      e, e_second: float32 [K, F], the encoder's features of both views.
-
-    Returns:
-      float32 scalar.
-    """
-    r = normalize(e) @ normalize(e_second).T / SIGMA_2
-    return jnp.mean(jax.nn.logsumexp(r, axis=1) - jnp.diagonal(r))

@@ -6,7 +6,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ecg_jax.errors import UserError
+
 Tree = Any
+
+
+def check_chunks(batch_size: int, chunks: int) -> None:
+    if chunks < 1 or batch_size % chunks:
+        raise UserError(
+            f"a batch of {batch_size} does not divide into {chunks} chunks: "
+            "set --config.accumulate to a divisor of it"
+        )
 
 
 def in_chunks(
