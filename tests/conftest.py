@@ -1,5 +1,6 @@
 """Eight simulated devices for every test, and where the real recordings are."""
 
+import functools
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,15 @@ os.environ.setdefault(
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture
+def as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs are compiled as for a user: two may agree to the last bit so, and not otherwise."""
+    options: dict[str, int | bool] = {"xla_backend_optimization_level": 3}
+    if "fusion_emitters" in os.environ["XLA_FLAGS"]:
+        options["xla_cpu_use_fusion_emitters"] = True
+    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=options))
 
 
 @pytest.fixture(scope="session")

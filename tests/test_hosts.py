@@ -21,7 +21,7 @@ from launch import local
 ROOT = Path(__file__).parent.parent
 
 
-def start(command, *, process, processes=2, port, devices=4):
+def start(command, *, process, processes=2, port, devices=2):
     """One of several processes, its output in a pipe."""
     flags = [f"--coordinator=127.0.0.1:{port}", f"--processes={processes}", f"--process={process}"]
     return subprocess.Popen(

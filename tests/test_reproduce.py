@@ -19,6 +19,7 @@ from ecg_jax.experiment import open_experiment
 @pytest.fixture
 def table(monkeypatch, simulated):
     """A table of simulated records, with tiny networks."""
+    agreement.shallow(monkeypatch.setattr)
     table = reproduce.Table("etp", {"simulated": ("super",)}, ("zero_shot",), shuffled=True)
 
     def recipe(args, table, run):

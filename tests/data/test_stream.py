@@ -205,6 +205,7 @@ def quick(small, monkeypatch):
     return small
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_a_resident_run_goes_on_as_a_stream_within_an_epoch_bit_for_bit(
     quick, tmp_path, monkeypatch, capsys
 ):
