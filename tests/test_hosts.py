@@ -27,7 +27,7 @@ def start(command, *, process, processes=2, port, devices=2):
     return subprocess.Popen(
         [sys.executable, *command, *flags],
         cwd=ROOT,
-        env={**os.environ, **local.environment(devices, 0, process)},
+        env={**os.environ, **local.environment(devices, 0, process), "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -46,8 +46,7 @@ def both(command, commands=None):
 def training(config, folder):
     """The command that trains `config` (of `agreement.small`) in a folder."""
     return [
-        "-m",
-        "ecg_jax.train",
+        "tests/shallow_train.py",
         "--config=configs/etp.py:demo",
         f"--workdir={folder}",
         f"--config.data_dir={config.data_dir}",
@@ -147,6 +146,7 @@ def test_a_run_saved_on_eight_devices_goes_on_on_one_and_on_two_processes(
     config = agreement.small(simulated)
     config.checkpoint_seconds = 0.0
     with monkeypatch.context() as patch:
+        agreement.shallow(patch.setattr)
         patch.setattr(evaluate, "evaluate", lambda *_: None)
         train.train(config, tmp_path / "eight")
         for name in ("one", "two"):

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import agreement
 import jax
 import numpy as np
 import pytest
@@ -29,19 +30,27 @@ def command(simulated: Path, folder: Path) -> list[str]:
         "checkpoint_seconds": 0.0,
         "model.width": 8,
         "model.dim": 32,
+        "model.convolution": "plain",  # the quicker one to start
+        "seconds": 2.5,
+        "evaluate.protocols": "('zero_shot',)",
         "evaluate.tasks": "('super',)",
         "evaluate.select": "super",
         "evaluate.draws": 20,
     }
     options = [f"--config.{name}={value}" for name, value in fields.items()]
-    return ["-m", "ecg_jax.train", "--config=configs/etp.py:demo", f"--workdir={folder}", *options]
+    return [
+        "tests/shallow_train.py",
+        "--config=configs/etp.py:demo",
+        f"--workdir={folder}",
+        *options,
+    ]
 
 
 def start(simulated: Path, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, *command(simulated, folder)],
         cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
@@ -50,6 +59,11 @@ def start(simulated: Path, folder: Path) -> subprocess.Popen:
 def finish(process: subprocess.Popen) -> None:
     _, errors = process.communicate()
     assert process.returncode == 0, errors.decode()[-2000:]
+
+
+@pytest.fixture(autouse=True)
+def shallow(monkeypatch):
+    agreement.shallow(monkeypatch.setattr)
 
 
 def best(folder: Path) -> tuple[int, dict[str, str]]:
@@ -92,7 +106,14 @@ def test_killed_and_finished(whole, tmp_path, simulated, moment):
 
 def test_a_write_that_fails_stops_the_run(whole, tmp_path, simulated):
     arguments = [sys.executable, *command(simulated, tmp_path / "run")]
-    run = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=False)
+    run = functools.partial(
+        subprocess.run,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     full = run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", *arguments])  # files of 100 kB
     assert full.returncode == 2
     errors = [line for line in full.stderr.splitlines() if line.startswith("error: ")]

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 
+import agreement
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,8 +39,10 @@ def lines(folder):
 
 @pytest.fixture(scope="module", autouse=True)
 def two_devices():
-    """Eight simulated devices on a few cores take long to compile for; two show the same."""
+    """Eight simulated devices on a few cores take long to compile for, and eight residual blocks;
+    two show the same."""
     make, patch = parallel.make_mesh, pytest.MonkeyPatch()
+    agreement.shallow(patch.setattr)
     patch.setattr(parallel, "make_mesh", lambda devices=None: make(devices or jax.devices()[:2]))
     yield
     patch.undo()
@@ -195,6 +198,7 @@ def test_batches_that_do_not_fit_are_refused_before_anything_is_written(small, t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("as_shipped")
 def test_the_length_of_a_dispatch_does_not_change_the_figures(small):
     """Four updates in calls of one and of two agree; their programs round differently."""
     small.optimizer.learning_rate = 1e-4
