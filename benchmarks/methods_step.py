@@ -1,7 +1,7 @@
 """Each method's training step against the time that its encoder passes alone take.
 
     python -m benchmarks.methods_step
-    python -m benchmarks.methods_step --methods simclr,byol --batch 128 --rate 100 --rounds 3
+    python -m benchmarks.methods_step --methods byol,clocs:kind=cmlc --batch 128 --rounds 3
 
 The step is `train.make_dispatch` of the method's config on resident records: drawing, augmenting,
 heads, loss, memory and update. Its peer is a program that does nothing but put fixed arrays of the
@@ -12,7 +12,6 @@ with the same optimiser. Both run in turns in one process; `ratio` is the median
 import argparse
 import functools
 import importlib
-import importlib.util
 import statistics
 import time
 import types
@@ -70,6 +69,10 @@ PASSES: dict[str, Callable[[Any], tuple[Pass, ...]]] = {
 }
 
 
+# The same with another field of config.model, whose passes are others.
+VARIANTS = ("etp:invariance=0.5", "moco:version=3", "clocs:kind=cmlc", "clocs:kind=cmsmlc")
+
+
 class Call(NamedTuple):
     """An encoder call as it is made: x [N, T, 12], in training mode or not."""
 
@@ -81,7 +84,11 @@ class Call(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", default=",".join(PASSES))
+    parser.add_argument(
+        "--methods",
+        default=",".join((*PASSES, *VARIANTS)),
+        help="comma-separated: NAME or, with another field of config.model, NAME:FIELD=VALUE",
+    )
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
@@ -90,19 +97,35 @@ def main() -> None:
     args = parser.parse_args()
     train.configure(cache.folder("xla"))
     rows = []
-    for name in args.methods.split(","):
+    for item in args.methods.split(","):
+        name, _, field = item.partition(":")
         if name not in PASSES:
             parser.error(f"no passes are declared for {name!r}: there are {', '.join(PASSES)}")
-        if importlib.util.find_spec(f"ecg_jax.methods.{name}") is None:
-            print(f"{name}: left out, ecg_jax/methods/ has no such file")
-            continue
-        rows.append(measure(name, args))
+        try:
+            c = configured(name, field)
+        except ValueError as error:
+            parser.error(f"--methods {item}: {error}")
+        rows.append({"method": item, **measure(name, c, args)})
     report.show(rows, batch=args.batch, rate=args.rate, width=args.width, rounds=args.rounds)
 
 
-def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """The row of one method."""
+def configured(name: str, field: str) -> Any:
+    """The config of a method, with a field of config.model set as `FIELD=VALUE` says.
+
+    Raises:
+      ValueError: no such field, or a value of another type.
+    """
     c = importlib.import_module(f"configs.{name}").get_config(None)
+    if field:
+        key, _, value = field.partition("=")
+        if key not in c.model:
+            raise ValueError(f"config.model has no {key!r}")
+        c.model[key] = type(c.model[key])(value)
+    return c
+
+
+def measure(name: str, c: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """The row of one method."""
     c.batch_size, c.shards, c.rate = args.batch, min(c.shards, args.batch), args.rate
     c.model.width = args.width
     mesh = parallel.make_mesh(jax.devices()[:1])
@@ -126,7 +149,6 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
             times[side].append(sides[side].run(args.seconds))
     ratios = [a / b for a, b in zip(times["step"], times["passes"], strict=True)]
     return {
-        "method": name,
         "passes": ", ".join(described(call, c.batch_size) for call in calls),
         "step_s": statistics.median(times["step"]),
         "passes_s": statistics.median(times["passes"]),
