@@ -21,6 +21,14 @@ import jax
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+# They begin first, so that no worker waits for another one at the end.
+LONGEST = ("test_hosts.py", "test_kill.py", "test_every_method.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture
 def as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs are compiled as for a user: two may agree to the last bit so, and not otherwise."""
