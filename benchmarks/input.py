@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks import report
 from configs import etp
-from ecg_jax import feed, memory, methods, optim, parallel, train
+from ecg_jax import feed, malloc, methods, optim, parallel, train
 from ecg_jax.data import records, resident
 from ecg_jax.data.stream import Stream
 from ecg_jax.experiment import blank
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--dtype", default="auto")
     args = parser.parse_args()
-    memory.keep_freed()
+    malloc.keep_freed()
     with tempfile.TemporaryDirectory() as scratch:
         rows = []
         if args.data_dir is None:

@@ -58,10 +58,10 @@ def measure(args: argparse.Namespace, devices: int) -> dict:
     jax.config.update("jax_num_cpu_devices", devices)
     from benchmarks.input import WIDTH, start_state
     from configs import etp
-    from ecg_jax import feed, memory, methods, optim, parallel, train
+    from ecg_jax import feed, malloc, methods, optim, parallel, train
     from ecg_jax.data import resident
 
-    memory.keep_freed()
+    malloc.keep_freed()
     if len(jax.devices()) < devices:
         sys.exit(f"there are {len(jax.devices())} devices, not {devices}: name fewer in --devices")
     mesh = parallel.make_mesh(jax.devices()[:devices])

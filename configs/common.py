@@ -110,7 +110,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.evaluate.conditions = ()  # harder test records, such as "6 leads"; "all" of them
     c.evaluate.retrieval = True
     c.evaluate.prompts = ""  # a prompt file of one's own
-    c.evaluate.knn_every = 5  # epochs: nearest neighbours on validation while training; 0: never
+    c.evaluate.knn_every = 5  # epochs: nearest neighbours on validation, with a text side; 0: never
     c.evaluate.neighbours = 2048  # training records, at most, that they are sought among
     c.evaluate.draws = 1000
     c.evaluate.batch_size = 128

@@ -111,6 +111,12 @@ def open_experiment(config: Config) -> Experiment:
     """
     config_lib.check(config)
     normalize.check(config.normalize)
+    steps = {step["name"] for step in (*config.augment, *config.augment_second)}
+    if "vcg" in steps and config.normalize == "lead":
+        raise UserError(
+            "--config.normalize=lead gives every lead a unit of its own, and the augmentation vcg "
+            "needs one for all: choose millivolt or record"
+        )
     method, mesh = build(config), parallel.make_mesh()
     chunk = config.batch_size // config.accumulate
     if chunk % mesh.devices.size:
@@ -118,6 +124,11 @@ def open_experiment(config: Config) -> Experiment:
             f"{chunk} records at a time (batch_size / accumulate) do not divide over "
             f"{mesh.devices.size} devices: set --config.batch_size to a multiple of "
             f"{config.accumulate * mesh.devices.size}"
+        )
+    if config.parallel.batch_norm == "device" and chunk < 2 * mesh.devices.size:
+        raise UserError(
+            f"--config.parallel.batch_norm=device: {chunk} records at a time are one for each of "
+            f"{mesh.devices.size} devices, and statistics need two or more"
         )
     if config.build and config.dataset == "simulated":
         hosts.first_alone(lambda: _simulate(config))
@@ -155,15 +166,15 @@ def report_texts(config: Config, split: Records) -> tuple[list[str], np.ndarray]
     """
     rendered = [reports.render(r, language=config.text.language) for r in split.report]
     empty = [i for i, text in enumerate(rendered) if not text]
+    if len(empty) == len(rendered):
+        raise UserError(
+            f"{split.dataset} has no reports: a method that learns from text cannot use it"
+        )
     if empty and config.text.empty != "drop":
         raise UserError(
             f"{split.dataset} {split.split}: {len(empty)} records have an empty report "
             f"({', '.join(split.record_id[empty[:3]])}{', ...' if len(empty) > 3 else ''}): "
             "go on without these pairs with --config.text.empty=drop"
-        )
-    if len(empty) == len(rendered):
-        raise UserError(
-            f"{split.dataset} has no reports: a method that learns from text cannot use it"
         )
     texts = sorted({text for text in rendered if text})
     row = {text: i for i, text in enumerate(texts)}

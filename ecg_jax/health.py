@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# An effective rank of the embeddings of a whole split below this is called a collapse. One that
-# has collapsed to a point or a line has 1 to 2; trained encoders here have more than 10.
+# An effective rank of the embeddings of a whole split below this is called a collapse. One to
+# a point has 0, one to a line about 1 to 2.
 LEAST_RANK = 3.0
 
 

@@ -16,6 +16,14 @@ from ecg_jax.models.chunked import check_chunks, in_chunks
 from ecg_jax.models.heads import normalize
 
 Tree = Any
+# Fields of config.model that losses against reports have, and what they are where there is none.
+OF_REPORTS = {
+    "loss": "info_nce",
+    "invariance": 0.0,
+    "learn_temperature": False,
+    "same_report": False,
+    "soft_targets": 0.0,
+}
 
 
 class Towers:
@@ -24,13 +32,14 @@ class Towers:
     of `params`.
     """
 
-    def __init__(self, config: Config, network: nn.Module):
+    def __init__(self, config: Config, network: nn.Module, *, second: bool = True):
         """config.augment and, if the second view has its own, config.augment_second;
-        config.accumulate; config.parallel.batch_norm.
+        config.accumulate; config.parallel.batch_norm. `second` is whether there is such a view:
+        the chains of both are `chains`.
 
         Raises:
-          UserError: a batch that the chunks do not divide, another form of the loss, or see
-            `augment.compose`.
+          UserError: a batch that the chunks do not divide, an augmentation for a second view that
+            is not made, a choice that only losses against reports have, or see `augment.compose`.
         """
         self.network, self.chunks = network, config.accumulate
         check_chunks(config.batch_size, self.chunks)
@@ -39,9 +48,18 @@ class Towers:
                 f"--config.parallel.loss={config.parallel.loss} is of the losses against reports: "
                 f"{config.method} has the plain one"
             )
-        first = augment.compose(config.augment, config.rate)
-        second = config.augment_second
-        self._chains = first, augment.compose(second, config.rate) if second else first
+        for name, value in OF_REPORTS.items():
+            if config.model[name] != value:
+                raise UserError(
+                    f"--config.model.{name}={config.model[name]} is of the losses against reports, "
+                    f"and {config.method} has none: leave it at {value}"
+                )
+        if config.augment_second and not second:
+            raise UserError(
+                f"{config.method} augments all views alike: leave --config.augment_second empty"
+            )
+        chains = config.augment, config.augment_second or config.augment
+        self.chains = tuple(augment.compose(chain, config.rate) for chain in chains)
         self._train = functools.partial(network.apply, train=True, mutable=["batch_stats"])
         if config.parallel.batch_norm == "device":
             self._train = parallel.per_device(self._train)
@@ -52,7 +70,7 @@ class Towers:
 
     def views(self, key: jax.Array, view: View) -> jax.Array:
         """[B, 2, T, 12]: two augmented views of every record."""
-        pairs = zip(jax.random.split(key), self._chains, strict=True)
+        pairs = zip(jax.random.split(key), self.chains, strict=True)
         return jnp.stack([chain(k, view.ecg, view.lead_mask)[0] for k, chain in pairs], axis=1)
 
     def train(self, params: Tree, state: Tree, x: jax.Array) -> tuple[Any, Tree]:

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ecg_jax import cache, evaluate, feed, hosts, memory, optim, parallel, workdir
+from ecg_jax import cache, evaluate, feed, hosts, malloc, optim, parallel, workdir
 from ecg_jax import config as config_lib
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.config import Config
@@ -69,7 +69,7 @@ def main() -> int:
 
 def configure(compilations: Path) -> None:
     """Keeps compiled programs for the next start, and freed memory for the next step."""
-    memory.keep_freed()
+    malloc.keep_freed()
     jax.config.update("jax_compilation_cache_dir", str(compilations))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 

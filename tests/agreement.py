@@ -36,12 +36,11 @@ METHODS = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in 
 OWN = {
     "moco": {"queue": 32},
     "swav": {"prototypes": 8},
-    "pirl": {"negatives": 8},
+    "pirl": {"negatives": 8, "pieces": 4},
     "cpc": {"context": 8, "steps": 4},
     "astcl": {"dim": 64, "hidden": 64},  # its bottleneck is a quarter of that
 }
-# Values of the losses that do not end at 0. Of one batch, MoCo's queue holds each key twice, too.
-LEAST = {"simsiam": -1.0, "moco": float(np.log(3))}
+LEAST = {"simsiam": -1.0}  # of the losses that do not end at 0
 BEGINS = {"moco": 2}  # the first update whose loss counts: the queue is full
 
 

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # From low to high. A module may import its own layer and those before it.
 LAYERS = (
-    ("errors", "files", "cache", "memory", "hosts", "parallel", "health"),
+    ("errors", "files", "cache", "malloc", "hosts", "parallel", "health"),
     ("data", "text", "models", "losses", "config"),
     ("methods", "towers", "ema", "optim", "checkpoint"),
     ("experiment",),

@@ -139,6 +139,15 @@ def test_the_random_control_does_not_depend_on_chunks(small):
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
+def test_statistics_of_one_record_are_refused(small):
+    small.batch_size, small.parallel.batch_norm, small.shards = 8, "device", 8
+    with pytest.raises(UserError, match="8 records at a time are one for each of 8 devices"):
+        open_experiment(small)
+    small.batch_size = 1
+    with pytest.raises(UserError, match="batch_size=1: records are compared with each other"):
+        open_experiment(small)
+
+
 def test_chunks_that_do_not_divide_over_the_devices_are_refused(small):
     small.batch_size, small.accumulate = 32, 8
     with pytest.raises(UserError, match=r"4 records at a time .* over 8 devices: .*of 64"):

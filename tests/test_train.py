@@ -191,6 +191,12 @@ def test_values_that_no_run_can_have(small, field, value):
         open_experiment(small)
 
 
+def test_vcg_needs_leads_in_one_unit(small):
+    small.augment, small.normalize = ({"name": "vcg"},), "lead"
+    with pytest.raises(UserError, match="normalize=lead gives every lead a unit of its own"):
+        open_experiment(small)
+
+
 def test_batches_that_do_not_fit_are_refused_before_anything_is_written(small, tmp_path):
     small.batch_size = 100
     with pytest.raises(UserError, match="100 does not divide over 32 virtual shards"):

@@ -173,7 +173,7 @@ def vcg(degrees: float = 45.0, scale: float = 1.5) -> Augmentation:
 
 
 def jigsaw(key: jax.Array, ecg: jax.Array, pieces: int, gap: float = 0.1) -> jax.Array:
-    """A jigsaw of a record's time (PIRL, Misra and van der Maaten 2020, section 3.2).
+    """A jigsaw of a record's time (PIRL, Misra and van der Maaten 2020, section 2.3).
 
     The record is cut into `pieces` equal segments, of each a stretch of 1 - `gap` of its length is
     kept, at a random place, so that edges do not fit together, and these come in random order, the
@@ -204,7 +204,7 @@ def jigsaw(key: jax.Array, ecg: jax.Array, pieces: int, gap: float = 0.1) -> jax
 
 def adjacent(ecg: jax.Array, parts: int = 2, *, rate: int, least: float = 2.0) -> jax.Array:
     """Adjacent segments of each record, in their order: CLOCS's positives in time (CMSC, Kiyasseh
-    et al. 2021, section 3.3). One patient, one electrode placement and mostly one rhythm, other
+    et al. 2021). One patient, one electrode placement and mostly one rhythm, other
     beats.
 
     Args:

@@ -9,7 +9,7 @@ def queue_info_nce(
     q: jax.Array,
     k: jax.Array,
     queue: jax.Array,
-    filled: jax.Array,
+    counted: jax.Array,
     temperature: jax.Array | float,
 ) -> jax.Array:
     """MoCo's loss (He et al. 2020, arXiv 1911.05722, equation 1): a record's own key against the
@@ -18,15 +18,15 @@ def queue_info_nce(
     Args:
       q, k: float32 [K, D], of unit length; row i of both belongs to record i. k has no gradient.
       queue: float32 [Q, D], of unit length: the negatives.
-      filled: bool [Q]; a row that has never been filled is no negative.
+      counted: bool [Q] or [K, Q]: which of them are negatives, of all records or of each.
       temperature: tau.
 
     Returns:
-      float32 scalar, the mean over the K records; 0 while nothing is filled.
+      float32 scalar, the mean over the K records; 0 of a record without negatives.
     """
     k, queue = jax.lax.stop_gradient((k, queue))
     positive = jnp.sum(q * k, axis=-1) / temperature
-    negative = jnp.where(filled, q @ queue.T / temperature, -jnp.inf)
+    negative = jnp.where(counted, q @ queue.T / temperature, -jnp.inf)
     return jnp.mean(logsumexp(jnp.column_stack([positive, negative]), axis=1) - positive)
 
 

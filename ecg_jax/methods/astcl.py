@@ -14,12 +14,12 @@ from scipy.signal import savgol_coeffs
 
 from ecg_jax import health
 from ecg_jax.config import Config
-from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.methods import Method, View
 from ecg_jax.models.heads import MLP, normalize
+from ecg_jax.models.predictive import positions
 from ecg_jax.models.siamese import encoder
-from ecg_jax.models.spatiotemporal import STRIDE, Spatiotemporal
+from ecg_jax.models.spatiotemporal import Spatiotemporal
 from ecg_jax.towers import Towers
 
 
@@ -32,11 +32,11 @@ def build(config: Config) -> Method:
       UserError: fewer than two segments, more than the encoder's map has positions, or a negative
         weight.
     """
-    m, positions = config.model, -(-round(config.seconds * config.rate) // STRIDE)
-    if not 2 <= m.segments <= positions:
+    m, P = config.model, positions(config)
+    if not 2 <= m.segments <= P:
         raise UserError(
-            f"--config.model.segments={m.segments}: choose 2 to {positions}; the encoder tells "
-            f"apart {positions} positions in {config.seconds:g} s at {config.rate} Hz"
+            f"--config.model.segments={m.segments}: choose 2 to {P}; the encoder tells "
+            f"apart {P} positions in {config.seconds:g} s at {config.rate} Hz"
         )
     for name in ("temporal", "adversarial"):
         if m[name] < 0:
@@ -46,8 +46,7 @@ def build(config: Config) -> Method:
     judge = MLP((m.dim, 1), norm=False)
     network = Spatiotemporal(encoder(config), *heads, judge, m.segments, m.adversarial)
     towers = Towers(config, network)
-    chains = config.augment, config.augment_second or config.augment
-    noisy, quiet = (augment.compose(chain, config.rate) for chain in chains)
+    noisy, quiet = towers.chains
 
     def views(key: jax.Array, view: View) -> jax.Array:
         (k_noisy, k_quiet), clean = jax.random.split(key), denoise(view.ecg, config.rate)
@@ -92,8 +91,8 @@ def discrimination(q: jax.Array, z: jax.Array, patient: jax.Array) -> jax.Array:
 
 
 def prediction(forecast: jax.Array, parts: jax.Array) -> jax.Array:
-    """In time, from segment s of one view to s + 1 of the other; in space too, since each view
-    lacks leads of its own: forecast [B, 2, S - 1, P], parts [B, 2, S, P], of unit length."""
+    """In time, from segment s of one view to s + 1 of the other; in space too, where `lead_mask`
+    takes other leads from each: forecast [B, 2, S - 1, P], parts [B, 2, S, P], of unit length."""
     return distance(forecast, parts[:, ::-1, 1:])
 
 

@@ -17,7 +17,7 @@ from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.siamese import Siamese, encoder
 from ecg_jax.towers import Towers
 
-# Section 3.2: segments (CMSC), leads (CMLC) or both (CMSMLC) make the views.
+# Segments (CMSC), leads (CMLC) or both (CMSMLC) make the views.
 KINDS = {"cmsc": (True, False), "cmlc": (False, True), "cmsmlc": (True, True)}
 SHORTEST = 1.0  # seconds of a segment, about a heartbeat
 
@@ -36,7 +36,7 @@ def build(config: Config) -> Method:
 
     Raises:
       UserError: an unknown kind; segments below a second; fewer than two leads a step or more than
-        there are, or see `lead_views.masks`; an augmentation for the second view.
+        there are, or see `lead_views.masks`.
     """
     m = config.model
     if m.kind not in KINDS:
@@ -54,10 +54,8 @@ def build(config: Config) -> Method:
             f"--config.model.leads_per_step={count}: {m.kind} draws 2 or more, and at most all "
             f"{len(leads)} of --config.model.leads"
         )
-    if config.augment_second:
-        raise UserError("CLOCS augments all views alike: leave --config.augment_second empty")
-    towers = Towers(config, Siamese(encoder(config), MLP((m.hidden, m.dim))))
-    augmentation = augment.compose(config.augment, config.rate)
+    network = Siamese(encoder(config), MLP((m.hidden, m.dim)))
+    towers = Towers(config, network, second=False)
 
     def views(key: jax.Array, view: View) -> jax.Array:
         """[B, V, T, 12]: every segment with every lead that is shown."""
@@ -68,7 +66,7 @@ def build(config: Config) -> Method:
         drawn = jax.random.choice(k_leads, jnp.asarray(choices), (count,), replace=False)
         shown = jnp.tile(drawn, (x.shape[1], 1))
         x = jnp.repeat(x, count, axis=1)
-        return lead_views.show(augmentation, k_augment, x, view.lead_mask, shown)
+        return lead_views.show(towers.chains[0], k_augment, x, view.lead_mask, shown)
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         out, updated = towers.train(params, state, views(key, view))

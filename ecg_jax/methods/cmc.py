@@ -14,7 +14,7 @@ import numpy as np
 
 from ecg_jax import health
 from ecg_jax.config import Config
-from ecg_jax.data import augment, lead_views
+from ecg_jax.data import lead_views
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.losses.contrastive import symmetric_info_nce
@@ -25,13 +25,13 @@ from ecg_jax.towers import Towers
 
 
 def pairs(views: int, graph: str) -> list[tuple[int, int]]:
-    """The pairs that are summed over: of "core" those with the first view (equation 8), of "full"
-    all (equation 9)."""
+    """The pairs that are summed over: of "core" those with the first view, of "full" all
+    (section 3.3)."""
     return [p for p in itertools.combinations(range(views), 2) if graph == "full" or p[0] == 0]
 
 
 def multiview(z: jax.Array, graph: str, temperature: float) -> jax.Array:
-    """Equations 8 and 9, of L(V1, V2) = L_contrast(V1, V2) + L_contrast(V2, V1).
+    """Section 3.3, of L(V1, V2) = L_contrast(V1, V2) + L_contrast(V2, V1).
 
     Args:
       z: float32 [K, V, D], of unit length: the V views of K records.
@@ -50,8 +50,8 @@ def build(config: Config) -> Method:
     projector; see `Towers`. All views are augmented as config.augment says.
 
     Raises:
-      UserError: fewer than two groups, or see `lead_views.masks`; an unknown graph; an
-        augmentation for the second view.
+      UserError: fewer than two groups, two that are the same, or see `lead_views.masks`; an
+        unknown graph.
     """
     m = config.model
     shown = lead_views.masks(m.groups)
@@ -59,14 +59,14 @@ def build(config: Config) -> Method:
         raise UserError("CMC compares lead groups: name two or more in --config.model.groups")
     if m.graph not in ("full", "core"):
         raise UserError(f"--config.model.graph={m.graph}: choose one of full, core")
-    if config.augment_second:
-        raise UserError("CMC augments all views alike: leave --config.augment_second empty")
-    towers = Towers(config, Siamese(encoder(config), MLP((m.hidden, m.dim))))
-    augmentation = augment.compose(config.augment, config.rate)
+    if len(np.unique(shown, axis=0)) < len(shown):
+        raise UserError("--config.model.groups: two of them show the same leads")
+    network = Siamese(encoder(config), MLP((m.hidden, m.dim)))
+    towers = Towers(config, network, second=False)
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         ecg = jnp.repeat(view.ecg[:, None], len(shown), axis=1)
-        x = lead_views.show(augmentation, key, ecg, view.lead_mask, shown)
+        x = lead_views.show(towers.chains[0], key, ecg, view.lead_mask, shown)
         out, updated = towers.train(params, state, x)
         z = normalize(out.projection)
         value = multiview(z, m.graph, m.temperature)

@@ -13,7 +13,6 @@ from flax import linen as nn
 
 from ecg_jax import health
 from ecg_jax.config import Config
-from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.losses.predictive import predictive_nce
 from ecg_jax.methods import Method, View
@@ -40,17 +39,17 @@ def build(config: Config) -> Method:
     `Towers`.
 
     Raises:
-      UserError: no step, more times than positions to draw them from, or records too short.
+      UserError: no units or steps, more times than positions to draw them from, or records too
+        short.
     """
     m = config.model
     check(config)
     gru = Recurrent(m.hidden)
-    towers = Towers(config, Predictive(encoder(config), gru, m.steps))
-    augmentation = augment.compose(config.augment, config.rate)
+    towers = Towers(config, Predictive(encoder(config), gru, m.steps), second=False)
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         k_augment, k_start, k_times = jax.random.split(key, 3)
-        x, _ = augmentation(k_augment, view.ecg, view.lead_mask)
+        x, _ = towers.chains[0](k_augment, view.ecg, view.lead_mask)
         out, updated = towers.train(params, state, x[:, None])
         z = out.map[:, 0]
         # One stretch of the map for all records, which meet each other at the same time.
@@ -69,9 +68,10 @@ def build(config: Config) -> Method:
 
 
 def objective(predicted: jax.Array, z: jax.Array, times: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Equation 4 for W_k c_t, predicted [B, A, K, D], of z_{t+k} in z [B, P, D], t in times [A].
+    """Equation 4 for W_k c_t, predicted [B, A, K, D], of z_{t+k} in z [B, S, D], t in times [A].
 
-    Negatives: the B - 1 other records at time t + k, and the P - 1 other times of the record.
+    Negatives: the B - 1 other records at time t + k, and the S - 1 other times of the
+    record that were drawn.
 
     Returns:
       float32 scalars: the mean over B, A and K, and how often the positive comes first.
@@ -84,6 +84,8 @@ def objective(predicted: jax.Array, z: jax.Array, times: jax.Array) -> tuple[jax
 
 def check(config: Config) -> None:
     m = config.model
+    if m.hidden < 1:
+        raise UserError(f"--config.model.hidden={m.hidden}: the units of CPC's GRU, 1 or more")
     if m.steps < 1 or not 1 <= m.times <= m.context:
         raise UserError(
             f"CPC draws model.times={m.times} of model.context={m.context} positions to predict "

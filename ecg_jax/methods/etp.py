@@ -17,9 +17,9 @@ from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.losses.contrastive import info_nce, sigmoid, symmetric_info_nce
 from ecg_jax.methods import Encoded, Method, View
+from ecg_jax.models import siamese
 from ecg_jax.models.chunked import check_chunks, in_chunks
 from ecg_jax.models.heads import Projection, normalize
-from ecg_jax.models.resnet1d import ResNet1D, activations
 
 MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 SIGMA_2 = 0.07  # temperature of equation 6
@@ -39,7 +39,15 @@ def build(config: Config) -> Method:
             "model.invariance compares two augmented views, and config.augment is empty: name "
             "augmentations, or set it to 0"
         )
-    encoder = ResNet1D(m.depth, m.width, activations(m.dtype), form=m.convolution, remat=m.remat)
+    if m.invariance and form != "plain":
+        raise UserError(
+            f"model.invariance has the plain form only: not with --config.parallel.loss={form}"
+        )
+    if config.augment_second and not m.invariance:
+        raise UserError(
+            "--config.augment_second is of model.invariance, which is 0: leave it empty"
+        )
+    encoder = siamese.encoder(config)
     ecg_head = Projection(m.dim, m.hidden)
     text_head = Projection(m.dim, m.hidden)
     augmentation = augment.compose(config.augment, config.rate)

@@ -21,7 +21,7 @@ def build(config: Config) -> Method:
 
     Raises:
       UserError: another version, a momentum outside [0, 1), or a queue that is not filled by whole
-        batches.
+        batches, or not in a run.
     """
     m = config.model
     if m.version not in (2, 3):
@@ -34,8 +34,11 @@ def build(config: Config) -> Method:
 def with_queue(config: Config) -> Method:
     """The queue is float32 [B, slots, D], so that a record's key stays on its device: each update
     fills the slot that was filled longest ago, and `written` [slots] is which update filled each
-    (-1: none). The head has BatchNorm in its hidden layer, as SimCLR's here and unlike the paper's:
-    random keys without it lie too close together to learn from."""
+    (-1: none). A record's own older keys, of which `rows` int32 [B, slots] tells, are no negatives:
+    few records come again soon, unlike the paper's million. The head has BatchNorm in its hidden
+    layer, as SimCLR's here and unlike the paper's: random keys without it lie too close together to
+    learn from.
+    """
     m, B = config.model, config.batch_size
     slots, rest = divmod(m.queue, B)
     if slots < 1 or rest:
@@ -46,9 +49,15 @@ def with_queue(config: Config) -> Method:
     towers = Towers(config, Siamese(encoder(config), MLP((m.hidden, m.dim))))
 
     def memory(params: dict, state: dict, plan: Plan) -> dict:
+        if slots >= plan.steps:
+            raise UserError(
+                f"a queue of {m.queue} keys would first be full in update {slots + 1} of "
+                f"{plan.steps}: lower --config.model.queue"
+            )
         return {
             "target": ema.copy(params, state),
             "queue": jnp.zeros((B, slots, m.dim)),
+            "rows": jnp.full((B, slots), -1, jnp.int32),
             "written": jnp.full(slots, -1, jnp.int32),
             "step": jnp.int32(0),
         }
@@ -58,19 +67,22 @@ def with_queue(config: Config) -> Method:
         out, updated = towers.train(params, state, x[:, :1])
         q = normalize(out.projection[:, 0])
         # Section 3.3 shuffles keys between devices, so that no statistics of BatchNorm are shared
-        # by a query and its key alone. Those of the global batch cannot be shuffled; running ones
-        # in the key encoder (Cai et al. 2021, arXiv 2101.08482) lag too far behind in a short run.
+        # by a query and its key alone. Those of the global batch cannot be shuffled, and those of a
+        # device or a chunk are not; running ones in the key encoder (Cai et al. 2021, arXiv
+        # 2101.08482) lag too far behind in a short run.
         target = memory["target"]
         seen, _ = towers.train(target["params"], target, x[:, 1:])
         k = jax.lax.stop_gradient(normalize(seen.projection[:, 0]))
         step, written = memory["step"], memory["written"]
         filled = written >= 0
+        others = memory["rows"].reshape(-1) != view.row[:, None]
         negatives = memory["queue"].reshape(-1, m.dim)
-        value = queue_info_nce(q, k, negatives, jnp.tile(filled, B), m.temperature)
+        value = queue_info_nce(q, k, negatives, jnp.tile(filled, B) & others, m.temperature)
         age = jnp.sum(jnp.where(filled, step - written, 0)) / jnp.maximum(filled.sum(), 1)
         new = {
             "target": target,
             "queue": memory["queue"].at[:, step % slots].set(k),
+            "rows": memory["rows"].at[:, step % slots].set(view.row),
             "written": written.at[step % slots].set(step),
             "step": step + 1,
         }
@@ -82,18 +94,15 @@ def with_queue(config: Config) -> Method:
         target = ema.follow(memory["target"], params, state, m.momentum)  # eq. 2
         return {**state, "memory": {**memory, "target": target}}
 
-    return towers.method(loss, memory=memory, rows=("queue",), after_update=after_update)
+    return towers.method(loss, memory=memory, rows=("queue", "rows"), after_update=after_update)
 
 
 def in_batch(config: Config) -> Method:
-    """Heads as for the paper's ResNet: BatchNorm at the projector's end, and a predictor."""
+    """Heads as for the paper's ResNet: BatchNorm at the projector's end, and a predictor; m goes
+    from `momentum` to 1."""
     m = config.model
     projector, predictor = MLP((m.hidden, m.dim), norm_last=True), MLP((m.hidden, m.dim))
     towers = Towers(config, Siamese(encoder(config), projector, predictor))
-
-    def memory(params: dict, state: dict, plan: Plan) -> dict:
-        target = ema.copy(params, state)
-        return {"target": target, "step": jnp.int32(0), "steps": jnp.int32(plan.steps)}
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         x, target = towers.views(key, view), state["memory"]["target"]
@@ -103,11 +112,5 @@ def in_batch(config: Config) -> Method:
         value = swapped_info_nce(q, k, m.temperature)
         return value, ({**state, **updated}, towers.health(out))
 
-    def after_update(params: dict, state: dict) -> dict:
-        """Section 3: m goes from `momentum` to 1 along a cosine."""
-        memory = state["memory"]
-        momentum = ema.rising(m.momentum, memory["step"], memory["steps"])
-        target = ema.follow(memory["target"], params, state, momentum)
-        return {**state, "memory": {**memory, "target": target, "step": memory["step"] + 1}}
-
+    memory, after_update = ema.target(m.momentum)
     return towers.method(loss, memory=memory, after_update=after_update)

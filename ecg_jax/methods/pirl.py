@@ -16,6 +16,7 @@ from ecg_jax.models.siamese import Siamese, encoder
 from ecg_jax.towers import Towers
 
 SHORTEST = 1.0  # seconds of a piece, about a heartbeat
+GAP = 0.1  # share of a piece that is cut away
 
 
 def draw_negatives(
@@ -32,24 +33,24 @@ def draw_negatives(
 
 
 def remember(bank: jax.Array, row: jax.Array, f: jax.Array, momentum: float) -> jax.Array:
-    """Section 3.2: m_I, unit vectors, are running means of f(v_I)."""
+    """Section 2.2: m_I, unit vectors, are running means of f(v_I)."""
     mean = momentum * bank[row] + (1 - momentum) * jax.lax.stop_gradient(f)
     return bank.at[row].set(normalize(mean))
 
 
 def build(config: Config) -> Method:
     """config.model: pieces; negatives; jigsaw_weight (lambda); bank_momentum; temperature; hidden
-    (0: the head f is linear, as in section 3.2) and dim; see `Towers`.
+    (0: the head f is linear, as in section 2.3) and dim; see `Towers`.
 
     Raises:
       UserError: fewer than two pieces, pieces below a second, a momentum outside [0, 1), or a
         weight outside [0, 1].
     """
     m = config.model
-    if m.pieces < 2 or config.seconds / m.pieces < SHORTEST:
+    if m.pieces < 2 or (1 - GAP) * config.seconds / m.pieces < SHORTEST:
         raise UserError(
             f"--config.model.pieces={m.pieces}: records of {config.seconds:g} s are cut into at "
-            f"least 2 pieces of at least {SHORTEST:g} s"
+            f"least 2 pieces of at least {SHORTEST:g} s, without the {GAP:.0%} of each that is lost"
         )
     if not 0 <= m.bank_momentum < 1:
         raise UserError(f"--config.model.bank_momentum={m.bank_momentum}: must be in [0, 1)")
@@ -61,7 +62,7 @@ def build(config: Config) -> Method:
 
     def init(key: jax.Array, view: View) -> tuple[dict, dict]:
         k_puzzle, k_whole = jax.random.split(key)
-        cut = view._replace(ecg=jigsaw(key, view.ecg, m.pieces))
+        cut = view._replace(ecg=jigsaw(key, view.ecg, m.pieces, GAP))
         heads, _ = puzzles.init(k_puzzle, cut)
         params, state = towers.init(k_whole, view)
         return {**heads, **params}, state  # one encoder for both
@@ -81,7 +82,7 @@ def build(config: Config) -> Method:
         x = towers.views(k_views, view)
         out, updated = towers.train(params, state, x[:, :1])
         # Pieces only lend BatchNorm their own batch's statistics: what is kept is of whole records.
-        pieces = jigsaw(k_cut, x[:, 1], m.pieces)
+        pieces = jigsaw(k_cut, x[:, 1], m.pieces, GAP)
         puzzle, _ = puzzles.train(params, state, pieces[:, None])
         f, g = normalize(out.projection[:, 0]), normalize(puzzle[:, 0])
 

@@ -1,4 +1,7 @@
-"""SimCLR (Chen et al. 2020, arXiv 2002.05709): two views of a record against all other records."""
+"""SimCLR (Chen et al. 2020, arXiv 2002.05709): two views of a record against all other records.
+
+The projector has BatchNorm in its hidden layer, as in the released code; section 2.1 has none.
+"""
 
 import jax
 

@@ -19,7 +19,8 @@ from ecg_jax.towers import Towers
 def build(config: Config) -> Method:
     """config.model: hidden and dim of the projector, temperature, prototypes, epsilon, and freeze,
     the epochs before the prototypes learn; queue, the number of earlier records that are assigned
-    along with a batch, from the share queue_from of the run on; see `Towers`.
+    along with a batch, from the share queue_from of the run on (until then the batch alone is
+    shared out, as in the paper, however few it is); see `Towers`.
 
     Prototypes are parameters of any length, brought to unit length where they are used: frozen,
     they have no gradient, and AdamW's decay shortens them without turning them.

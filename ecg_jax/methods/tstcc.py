@@ -3,8 +3,9 @@ other; and a record's two pasts from those of other records.
 
 As in the released code, z_t has unit length in both the context and the targets, which the weights
 of the two losses rest on. That code takes its softmax over the contexts for each target; equations
-1 and 2, and this file, over the targets for each context. And its permutation copies the first
-channel into all others. A context has seen part of what it predicts: see `cpc`.
+1 and 2, and this file, over the targets for each context. Its permutation copies the first channel
+into all others; its projector has BatchNorm and its transformer dropout, which these have not. A
+context has seen part of what it predicts: see `cpc`.
 """
 
 import jax
@@ -53,7 +54,8 @@ def build(config: Config) -> Method:
     lambda_2. config.augment is the weak view, config.augment_second the strong one; see `Towers`.
 
     Raises:
-      UserError: no second view, heads that do not divide hidden, or no positions to predict.
+      UserError: no second view, heads that do not divide hidden, a negative weight, or no
+        positions to predict.
     """
     m = config.model
     steps = steps_ahead(config)
@@ -64,6 +66,9 @@ def build(config: Config) -> Method:
             f"a transformer of model.layers={m.layers}, heads={m.heads}, mlp={m.mlp} and "
             f"hidden={m.hidden}: all must be above zero, and heads divide hidden"
         )
+    for name in ("temporal", "contextual"):
+        if m[name] < 0:
+            raise UserError(f"--config.model.{name}={m[name]}: must not be negative")
     summary = Summary(m.hidden, m.layers, m.heads, m.mlp)
     projector = MLP((m.hidden, m.dim), norm=False)
     towers = Towers(config, Predictive(encoder(config), summary, steps, projector))

@@ -12,10 +12,16 @@ Tree = Any
 
 
 def check_chunks(batch_size: int, chunks: int) -> None:
+    """Raises a UserError unless the chunks divide the batch into two records or more each."""
     if chunks < 1 or batch_size % chunks:
         raise UserError(
             f"a batch of {batch_size} does not divide into {chunks} chunks: "
             "set --config.accumulate to a divisor of it"
+        )
+    if batch_size < 2 * chunks:
+        raise UserError(
+            f"a batch of {batch_size} in {chunks} chunks: records are compared with each other, so "
+            "that each chunk needs two or more: raise --config.batch_size or lower accumulate"
         )
 
 

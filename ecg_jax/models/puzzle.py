@@ -10,7 +10,7 @@ from ecg_jax.models.resnet1d import ResNet1D
 class Puzzle(nn.Module):
     """x [N, K, T, 12], K pieces -> float32 [N, P].
 
-    Misra and van der Maaten 2020, arXiv 1912.01991, section 3.2: each piece is encoded and
+    Misra and van der Maaten 2020, arXiv 1912.01991, section 2.3: each piece is encoded and
     projected, and the K vectors, side by side, are projected once more.
     """
 

@@ -9,8 +9,6 @@ from flax import linen as nn
 from ecg_jax.models.heads import MLP
 from ecg_jax.models.resnet1d import ResNet1D
 
-STRIDE = 32  # samples from one position of the encoder's map to the next
-
 
 class Outputs(NamedTuple):
     """Of views x [..., T, 12], all float32: features [..., D] and projection [..., P] of the whole

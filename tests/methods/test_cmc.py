@@ -103,6 +103,7 @@ def test_records_need_the_leads_of_all_groups(config):
         ("groups", (), "two or more"),
         ("groups", (("I",), ()), "empty"),
         ("groups", (("I",), ("Z",)), "no lead 'Z'"),
+        ("groups", (("I", "II"), ("V1",), ("II", "I")), "two of them show the same leads"),
         ("graph", "ring", "full, core"),
     ],
 )

@@ -174,3 +174,12 @@ def test_records_too_short():
 def test_nothing_to_predict_or_to_predict_from(model):
     with pytest.raises(UserError, match="1 <= times <= context, and steps >= 1"):
         methods.build(small(**model))
+
+
+def test_no_units_and_no_second_view():
+    with pytest.raises(UserError, match=r"model\.hidden=0: the units of CPC's GRU"):
+        methods.build(small(hidden=0))
+    config = small()
+    config.augment_second = ({"name": "jitter"},)
+    with pytest.raises(UserError, match=r"cpc augments all views alike"):
+        methods.build(config)

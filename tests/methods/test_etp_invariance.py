@@ -64,7 +64,7 @@ class Encoder(nn.Module):
 
 @pytest.fixture
 def config(monkeypatch):
-    monkeypatch.setattr(etp, "ResNet1D", lambda *args, **options: Encoder())
+    monkeypatch.setattr(etp.siamese, "encoder", lambda config: Encoder())
     c = config_file.get_config("demo")
     c.batch_size = c.shards = B
     c.model.dim = 4
@@ -112,7 +112,7 @@ def test_it_adds_to_the_loss_what_the_encoder_makes_of_two_views(config, view):
     )
     config.model.invariance = 2.0
     np.testing.assert_allclose(step(config, view)[1] - value, 1.5 * expected, rtol=1e-4)
-    config.model.invariance = 0.0
+    config.model.invariance, config.augment_second = 0.0, ()
     assert "invariance" not in step(config, view)[3]
 
 
@@ -160,6 +160,14 @@ def test_bad_input_and_older_runs(config):
     config.model.invariance = 1.0
     config.augment = config.augment_second = ()
     with pytest.raises(UserError, match=r"two augmented views, and config\.augment is empty"):
+        build(config)
+    config.augment = ({"name": "jitter"},)
+    config.parallel.loss = "ring"
+    with pytest.raises(UserError, match=r"plain form only: not with --config\.parallel\.loss=ring"):
+        build(config)
+    config.parallel.loss, config.model.invariance = "plain", 0.0
+    config.augment_second = config.augment
+    with pytest.raises(UserError, match=r"augment_second is of model\.invariance, which is 0"):
         build(config)
     older = to_json(config)
     del older["model"]["invariance"]

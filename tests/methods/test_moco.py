@@ -32,6 +32,11 @@ def begun(version):
     return method, params, state, tiny.step(method)
 
 
+def view(i):
+    """Records of update i, which no other update has."""
+    return tiny.view(i)._replace(row=jnp.arange(i * tiny.B, (i + 1) * tiny.B, dtype=jnp.int32))
+
+
 @functools.cache
 def updates():
     """(state before, what a step returns) of SLOTS + 2 updates of version 2 on records of their
@@ -39,7 +44,7 @@ def updates():
     _, params, state, step = begun(2)
     made = []
     for i in range(SLOTS + 2):
-        out = step(params, state, tiny.view(i))
+        out = step(params, state, view(i))
         made.append((state, out))
         state = out[0][1][0]
     return made
@@ -100,8 +105,29 @@ def test_queue_age_is_the_mean_over_the_filled_slots(i, age):
 
 def test_the_queue_lies_in_parts():
     method, _, state, _ = begun(2)
-    assert method.rows == ("queue",)
-    assert state["memory"]["queue"].shape[0] == tiny.B
+    assert method.rows == ("queue", "rows")
+    assert state["memory"]["queue"].shape[0] == state["memory"]["rows"].shape[0] == tiny.B
+
+
+def test_a_records_own_older_key_is_no_negative():
+    """Records of update 0 come again in update 1, in another order."""
+    _, params, _, step = begun(2)
+    state = updates()[0][1][0][1][0]
+    row = jnp.roll(jnp.arange(tiny.B, dtype=jnp.int32), 1)
+    (value, (after, _)), _ = step(params, state, view(1)._replace(row=row))
+    (q, k), (_, older) = pairs(1), pairs(0)
+    each = [
+        look_up(q[n], np.vstack([k[n], older[np.arange(tiny.B) != row[n]]]), 0)
+        for n in range(tiny.B)
+    ]
+    np.testing.assert_allclose(value, np.mean(each), rtol=1e-4)
+    np.testing.assert_array_equal(after["memory"]["rows"][:, 1], row)
+
+
+def test_a_queue_that_a_run_does_not_fill_is_refused():
+    method = methods.build(config())
+    with pytest.raises(UserError, match=r"queue of 48 keys would first be full in update 4 of 3"):
+        method.memory(*begun(2)[1:3], methods.Plan(records=64, steps=SLOTS))
 
 
 def test_in_batch_loss_is_algorithm_1():

@@ -58,5 +58,17 @@ def test_bad_input():
     config.augment = ({"name": "blur"},)
     with pytest.raises(UserError, match="unknown augmentation 'blur'"):
         methods.build(config)
+    config.augment, config.accumulate = (), 16
+    with pytest.raises(UserError, match=r"16 in 16 chunks: .* each chunk needs two or more"):
+        methods.build(config)
     with pytest.raises(ValueError, match="no config arguments paper and text"):
         simclr.get_config("paper")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("loss", "sigmoid"), ("invariance", 0.5), ("learn_temperature", True)]
+)
+def test_what_only_losses_against_reports_have(field, value):
+    config = tiny.config("simclr", **{field: value})
+    with pytest.raises(UserError, match=rf"model\.{field}={value} is of the losses against rep"):
+        methods.build(config)

@@ -194,3 +194,9 @@ def test_heads_that_do_not_divide():
         UserError, match=r"heads=3, .* hidden=8: all must be above zero, and heads divide"
     ):
         methods.build(small(heads=3))
+
+
+@pytest.mark.parametrize("weight", ["temporal", "contextual"])
+def test_negative_weights(weight):
+    with pytest.raises(UserError, match=rf"model\.{weight}=-1\.0: must not be negative"):
+        methods.build(small(**{weight: -1.0}))
