@@ -54,7 +54,7 @@ PASSES: dict[str, Callable[[Any], tuple[Pass, ...]]] = {
     "simsiam": lambda m: (TWO,),
     "moco": lambda m: (TWO, TARGET) if m.version == 3 else (ONE, Pass(gradient=False)),
     "swav": lambda m: (TWO,),
-    "cpc": lambda m: (ONE,),
+    "cpc": lambda m: (Pass(m.context + m.steps, m.context + m.steps),),
     "tstcc": lambda m: (TWO,),
     "cmc": lambda m: (Pass(len(m.groups)),),
     "pirl": lambda m: (ONE, Pass(m.pieces, m.pieces)),

@@ -16,7 +16,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     # Where a record is overwritten with zeros there is nothing to predict.
     c.augment = tuple(step for step in c.augment if step["name"] not in ("shift", "time_mask"))
     c.model.hidden = 128  # of the GRU; the 256 of section 3.1 would cost 9 % of the encoder, not 4
-    c.model.steps = 12  # section 3.1
-    c.model.context = 20  # positions; with the steps, 10 s at 100 Hz and 2 s at 500 Hz
-    c.model.times = 2  # of the 20 positions; all, as in the paper, would cost 25 % of the encoder
+    c.model.steps = 4  # section 3.1 has 12 of 10 ms each
+    c.model.stretch = 1.0  # seconds that the encoder sees at once, about a heartbeat
+    c.model.context = 6  # stretches; with the steps, 10 s
+    c.model.times = 6  # of them that are predicted from: all, as in the paper
     return c

@@ -1,10 +1,10 @@
 """CPC (van den Oord et al. 2018, arXiv 1807.03748): from what a record has shown so far, tell what
 comes next from what comes at other times and in other records.
 
-The paper's encoder sees each stretch once; here a position of ResNet-18's map, of 32 samples, has
-a receptive field of 435, 6.8 positions to either side. So a context has seen part of what it
-predicts, up to 13 steps ahead; and BatchNorm's statistics are of all positions. The task is easier
-than the paper's, and its loss no bound on information about a future unseen.
+The encoder sees each stretch of a record by itself, as the paper's sees overlapping patches of an
+image (section 3.3) or strided windows of sound (3.1): a position of ResNet-18's own map has a
+receptive field of 435 samples, so that a context would have seen what it predicts. BatchNorm's
+statistics are of all stretches.
 """
 
 import jax
@@ -17,7 +17,7 @@ from ecg_jax.errors import UserError
 from ecg_jax.losses.predictive import predictive_nce
 from ecg_jax.methods import Method, View
 from ecg_jax.models.heads import normalize
-from ecg_jax.models.predictive import STRIDE, Predictive, positions, predict
+from ecg_jax.models.predictive import Predictive, predict
 from ecg_jax.models.siamese import encoder
 from ecg_jax.towers import Towers
 
@@ -34,25 +34,27 @@ class Recurrent(nn.Module):
 
 
 def build(config: Config) -> Method:
-    """config.model: hidden of the GRU; steps K that are predicted; context, the length in positions
-    of the stretch that the GRU reads; times, how many of its positions are predicted from; see
-    `Towers`.
+    """config.model: stretch, the seconds that the encoder sees at once; hidden of the GRU; steps K
+    that are predicted; context, the number of stretches that the GRU reads; times, how many of
+    them are predicted from; see `Towers`.
 
     Raises:
       UserError: no units or steps, more times than positions to draw them from, or records too
         short.
     """
     m = config.model
-    check(config)
+    stretch = check(config)
     gru = Recurrent(m.hidden)
-    towers = Towers(config, Predictive(encoder(config), gru, m.steps), second=False)
+    towers = Towers(
+        config, Predictive(encoder(config), gru, m.steps, stretch=stretch), second=False
+    )
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         k_augment, k_start, k_times = jax.random.split(key, 3)
         x, _ = towers.chains[0](k_augment, view.ecg, view.lead_mask)
         out, updated = towers.train(params, state, x[:, None])
         z = out.map[:, 0]
-        # One stretch of the map for all records, which meet each other at the same time.
+        # One part of the map for all records, which meet each other at the same time.
         length = m.context + m.steps
         start = jax.random.randint(k_start, (), 0, z.shape[1] - length + 1)
         z = jax.lax.dynamic_slice_in_dim(z, start, length, axis=1)
@@ -70,8 +72,8 @@ def build(config: Config) -> Method:
 def objective(predicted: jax.Array, z: jax.Array, times: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Equation 4 for W_k c_t, predicted [B, A, K, D], of z_{t+k} in z [B, S, D], t in times [A].
 
-    Negatives: the B - 1 other records at time t + k, and the S - 1 other times of the
-    record that were drawn.
+    Negatives: the B - 1 other records at time t + k, and the S - 1 other times of the record that
+    were drawn.
 
     Returns:
       float32 scalars: the mean over B, A and K, and how often the positive comes first.
@@ -82,7 +84,8 @@ def objective(predicted: jax.Array, z: jax.Array, times: jax.Array) -> tuple[jax
     return predictive_nce(predicted, z[:, position], others)
 
 
-def check(config: Config) -> None:
+def check(config: Config) -> int:
+    """The samples of a stretch; raises a UserError, see `build`."""
     m = config.model
     if m.hidden < 1:
         raise UserError(f"--config.model.hidden={m.hidden}: the units of CPC's GRU, 1 or more")
@@ -91,11 +94,17 @@ def check(config: Config) -> None:
             f"CPC draws model.times={m.times} of model.context={m.context} positions to predict "
             f"model.steps={m.steps} from: set 1 <= times <= context, and steps >= 1"
         )
-    needed = m.context + m.steps
-    if positions(config) < needed:
-        seconds = ((needed - 1) * STRIDE + 1) / config.rate
+    stretch = round(m.stretch * config.rate)
+    if stretch < 32:
         raise UserError(
-            f"CPC reads model.context={m.context} positions and predicts model.steps={m.steps}, of "
-            f"which {config.seconds:g} s at {config.rate} Hz have {positions(config)}: set "
-            f"--config.seconds to at least {seconds:.2f}, or fewer of them"
+            f"--config.model.stretch={m.stretch}: {stretch} samples at {config.rate} Hz, and the "
+            "encoder needs 32 or more"
         )
+    needed, there = m.context + m.steps, round(config.seconds * config.rate) // stretch
+    if there < needed:
+        raise UserError(
+            f"CPC reads model.context={m.context} stretches of {m.stretch:g} s and predicts "
+            f"model.steps={m.steps}, and {config.seconds:g} s have {there}: set --config.seconds "
+            f"to at least {needed * stretch / config.rate:g}, or fewer of them"
+        )
+    return stretch

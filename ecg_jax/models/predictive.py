@@ -15,7 +15,8 @@ STRIDE = 32  # samples between two positions of the encoder's map
 
 class Outputs(NamedTuple):
     """Of x [..., T, 12]: features float32 [..., D], the mean over the map, for probes; projection
-    [..., E], of the context of the whole record; map float32 [..., P, D], P = ceil(T / 32)."""
+    [..., E], of the context of the whole record; map float32 [..., P, D], with P = ceil(T / 32) or,
+    in stretches, floor(T / stretch)."""
 
     features: jax.Array
     projection: jax.Array
@@ -31,6 +32,8 @@ class Predictive(nn.Module):
     Attributes:
       context: (map [N, P, D], times int [A]) -> [N, A, H], contexts c_t of what lies up to each t.
       steps: K, how many positions ahead are predicted.
+      stretch: samples of the stretches that the encoder sees, each by itself, and whose pooled
+        features are the map's positions; 0: the encoder's own map of the whole record.
       projector: of a context; None for the context itself.
     """
 
@@ -38,10 +41,16 @@ class Predictive(nn.Module):
     context: nn.Module
     steps: int
     projector: MLP | None = None
+    stretch: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> Outputs:
-        z = self.encoder(x, train, pool=False).astype(jnp.float32)
+        if self.stretch:
+            N, P = len(x), x.shape[1] // self.stretch
+            apart = x[:, : P * self.stretch].reshape(N * P, self.stretch, -1)
+            z = self.encoder(apart, train).reshape(N, P, -1)
+        else:
+            z = self.encoder(x, train, pool=False).astype(jnp.float32)
         c = self.context(z, jnp.array([z.shape[1] - 1]))[:, 0]
         init = nn.initializers.lecun_normal(batch_axis=0)
         self.param("heads", init, (self.steps, c.shape[-1], z.shape[-1]))

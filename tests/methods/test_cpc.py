@@ -16,7 +16,8 @@ from ecg_jax.methods import cpc
 from ecg_jax.models.predictive import predict
 from ecg_jax.models.siamese import encoder
 
-B, T, RATE, HIDDEN = 8, 160, 100, 6  # a map of 5 positions
+B, T, RATE, HIDDEN = 8, 160, 100, 6
+P, STRETCH = 5, 32  # stretches, and samples of each
 STEPS, CONTEXT = 2, 3
 
 
@@ -31,6 +32,7 @@ def small(**model):
         "width": 4,
         "convolution": "plain",
         "hidden": HIDDEN,
+        "stretch": STRETCH / RATE,
         "steps": STEPS,
         "context": CONTEXT,
         "times": CONTEXT,
@@ -53,9 +55,11 @@ def started(view):
 
 
 def encoded(params, state, x, **options):
-    """The encoder by itself."""
+    """The encoder by itself, of each stretch by itself: [B, P, D]."""
     variables = {"params": params["encoder"], "batch_stats": state["batch_stats"]["encoder"]}
-    return jax.jit(lambda x: encoder(small()).apply(variables, x, **options))(x)
+    apart = x.reshape(B * P, STRETCH, 12)
+    out = jax.jit(lambda x: encoder(small()).apply(variables, x, **options))(apart)
+    return jax.tree.map(lambda z: z.reshape(B, P, -1) if z.ndim == 2 else z, out)
 
 
 def oracle(z, c, heads, times):
@@ -91,7 +95,7 @@ def gru(z, p):
 def test_the_loss_of_the_whole_method(started, view):
     method, params, state = started
     value, (after, metrics) = jax.jit(method.loss)(params, state, view, jax.random.key(1))
-    training = {"train": True, "pool": False, "mutable": ["batch_stats"]}
+    training = {"train": True, "mutable": ["batch_stats"]}
     z, statistics = encoded(params, state, view.ecg, **training)
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     z = np.asarray(z, np.float64)
@@ -106,8 +110,8 @@ def test_the_loss_of_the_whole_method(started, view):
 @pytest.mark.parametrize("devices", [1, 8])
 def test_value_and_gradient(devices):
     rng = np.random.default_rng(0)
-    P, D, times = 6, 4, np.array([2, 0])
-    shapes = (B, P, D), (B, len(times), HIDDEN), (STEPS, D, HIDDEN)
+    D, times = 4, np.array([2, 0])
+    shapes = (B, P + 1, D), (B, len(times), HIDDEN), (STEPS, D, HIDDEN)
     arrays = [rng.standard_normal(shape) for shape in shapes]
 
     def loss(z, c, heads):
@@ -156,7 +160,7 @@ def test_times_and_stretches_are_drawn_anew(started, view):
 def test_features_are_the_mean_of_the_map(started, view):
     method, params, state = started
     features, embedding = jax.jit(method.encode)(params, state, view.ecg, view.lead_mask)
-    expected = encoded(params, state, view.ecg, train=False)
+    expected = encoded(params, state, view.ecg, train=False).mean(axis=1)
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-6)
     assert embedding.shape == (B, HIDDEN)
     np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, rtol=1e-5)
@@ -164,10 +168,12 @@ def test_features_are_the_mean_of_the_map(started, view):
 
 def test_records_too_short():
     config = small(context=4)
-    with pytest.raises(UserError, match=r"1\.6 s at 100 Hz have 5.*at least 1\.61"):
+    with pytest.raises(UserError, match=r"1\.6 s have 5: set --config\.seconds to at least 1\.92"):
         methods.build(config)
-    config.seconds = 1.61
+    config.seconds = 1.92
     methods.build(config)
+    with pytest.raises(UserError, match=r"stretch=0\.31: 31 samples at 100 Hz, .* needs 32"):
+        methods.build(small(stretch=0.31))
 
 
 @pytest.mark.parametrize("model", [{"steps": 0}, {"times": 4}, {"times": 0}])
