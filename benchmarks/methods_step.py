@@ -120,7 +120,10 @@ def configured(name: str, field: str) -> Any:
         key, _, value = field.partition("=")
         if key not in c.model:
             raise ValueError(f"config.model has no {key!r}")
-        c.model[key] = type(c.model[key])(value)
+        kind = type(c.model[key])
+        if kind not in (int, float, str):
+            raise ValueError(f"config.model.{key} is neither a number nor a word")
+        c.model[key] = kind(value)
     return c
 
 

@@ -116,10 +116,6 @@ def check(config: Config) -> None:
     for name in positive:
         if not fields[name] > 0:
             raise UserError(f"--config.{name}={fields[name]}: must be above zero")
-    if fields["batch_size"] < 2:
-        raise UserError(
-            "--config.batch_size=1: records are compared with each other, take 2 or more"
-        )
     for name in (
         "seed",
         "model.soft_targets",

@@ -17,7 +17,7 @@ from ecg_jax.errors import UserError
 from ecg_jax.losses.predictive import predictive_nce
 from ecg_jax.methods import Method, View
 from ecg_jax.models.heads import normalize
-from ecg_jax.models.predictive import Predictive, predict
+from ecg_jax.models.predictive import STRIDE, Predictive, predict
 from ecg_jax.models.siamese import encoder
 from ecg_jax.towers import Towers
 
@@ -95,10 +95,10 @@ def check(config: Config) -> int:
             f"model.steps={m.steps} from: set 1 <= times <= context, and steps >= 1"
         )
     stretch = round(m.stretch * config.rate)
-    if stretch < 32:
+    if stretch < STRIDE:
         raise UserError(
             f"--config.model.stretch={m.stretch}: {stretch} samples at {config.rate} Hz, and the "
-            "encoder needs 32 or more"
+            f"encoder needs {STRIDE} or more"
         )
     needed, there = m.context + m.steps, round(config.seconds * config.rate) // stretch
     if there < needed:
