@@ -13,5 +13,6 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
     c = common.self_supervised(common.parse_arg(arg), "byol")
+    del c.model.temperature  # the loss has none
     c.model.momentum = 0.99  # of 0.996 the target would not arrive in some hundred updates
     return c

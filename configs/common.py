@@ -54,15 +54,6 @@ def base(given: ConfigDict) -> ConfigDict:
     c.eval_every = 1  # epochs
     c.checkpoint_seconds = 30.0  # at most so much work is lost; an epoch is the smallest unit
 
-    c.text = ConfigDict()
-    c.text.tower = given.text or "clinicalbert"
-    c.text.language = "english"
-    c.text.template = "{text}"
-    c.text.cased = "auto"
-    c.text.pooling = "auto"
-    c.text.empty = "drop"
-    c.text.shuffle = False  # a control: every record learns from the report of another one
-
     c.model = ConfigDict()
     c.model.depth = 18
     c.model.width = 64
@@ -71,15 +62,6 @@ def base(given: ConfigDict) -> ConfigDict:
     c.model.remat = False  # compute activations again in the backward pass, to save memory
     c.model.dim = 512
     c.model.hidden = 0
-    c.model.temperature = 0.07
-    c.model.learn_temperature = False
-    c.model.same_report = False
-    c.model.soft_targets = (
-        0.0  # above 0: reports that the text tower finds alike are positives, too
-    )
-    c.model.loss = "info_nce"  # or sigmoid, whose paper learns tau from 0.1
-    c.model.bias = -10.0  # of the sigmoid loss, where it starts
-    c.model.invariance = 0.0  # weight of ETP's loss between two views of an ECG, equation 6
 
     c.augment = ()
     c.augment_second = ()  # of a second view, if not as the first one's
@@ -117,6 +99,29 @@ def base(given: ConfigDict) -> ConfigDict:
 
     c.evaluate.finetune = labelled("probe", (3e-4,), min_updates=150)
     c.evaluate.supervised = labelled("prevalence", (1e-3,), min_updates=300)
+    return c
+
+
+def against_reports(given: ConfigDict, method: str) -> ConfigDict:
+    """A run that learns from reports, before its config changes it."""
+    c = base(given)
+    c.method = method
+    c.text = ConfigDict()
+    c.text.tower = given.text or "clinicalbert"
+    c.text.language = "english"
+    c.text.template = "{text}"
+    c.text.cased = "auto"
+    c.text.pooling = "auto"
+    c.text.empty = "drop"
+    c.text.shuffle = False  # a control: every record learns from the report of another one
+
+    c.model.temperature = 0.07
+    c.model.learn_temperature = False
+    c.model.same_report = False
+    c.model.soft_targets = 0.0  # above 0: reports that the tower finds alike are positives, too
+    c.model.loss = "info_nce"  # or sigmoid, whose paper learns tau from 0.1
+    c.model.bias = -10.0  # of the sigmoid loss, where it starts
+    c.model.invariance = 0.0  # weight of ETP's loss between two views of an ECG, equation 6
     return c
 
 

@@ -13,6 +13,7 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
     c = common.self_supervised(common.parse_arg(arg), "cpc")
+    del c.model.dim, c.model.temperature  # it has no projector, and its scores are products
     # Where a record is overwritten with zeros there is nothing to predict.
     c.augment = tuple(step for step in c.augment if step["name"] not in ("shift", "time_mask"))
     c.model.hidden = 128  # of the GRU; section 3.1 has 256

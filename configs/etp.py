@@ -18,8 +18,7 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
     given = common.parse_arg(arg)
-    c = common.base(given)
-    c.method = "etp"
+    c = common.against_reports(given, "etp")
     c.batch_size = 128
     c.optimizer.learning_rate = 2e-3
     c.optimizer.weight_decay = 1e-5

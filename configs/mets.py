@@ -14,8 +14,7 @@ from configs import common, etp
 
 def get_config(arg: str | None = None) -> ConfigDict:
     given = common.parse_arg(arg)
-    c = common.base(given)
-    c.method = "mets"
+    c = common.against_reports(given, "mets")
     c.text.template = "The report of the ECG is that {text}"
     c.model.dim = 128
     c.model.learn_temperature = True  # "the initialization of tau is set to 0.07"

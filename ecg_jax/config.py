@@ -114,7 +114,7 @@ def check(config: Config) -> None:
     positive += ("model.width", "model.dim", "model.temperature", "evaluate.draws")
     positive += ("evaluate.neighbours", "evaluate.batch_size", "optimizer.learning_rate")
     for name in positive:
-        if not fields[name] > 0:
+        if name in fields and not fields[name] > 0:
             raise UserError(f"--config.{name}={fields[name]}: must be above zero")
     for name in (
         "seed",
@@ -125,7 +125,7 @@ def check(config: Config) -> None:
         "model.hidden",
         "evaluate.knn_every",
     ):
-        if fields[name] < 0:
+        if name in fields and fields[name] < 0:
             raise UserError(f"--config.{name}={fields[name]}: must not be negative")
     choices = {
         "rate": (100, 500),
@@ -140,6 +140,8 @@ def check(config: Config) -> None:
         "text.language": ("english", "original"),
     }
     for name, allowed in choices.items():
+        if name not in fields:  # a method's config has what it reads
+            continue
         value = fields[name]
         if (str(value).lower() if name == "text.cased" else value) not in allowed:
             raise UserError(

@@ -135,7 +135,8 @@ def restore(folder: Path, params: Any, state: Any) -> tuple[int, Any, Any]:
 
 def trained_name(experiment: Experiment) -> str:
     """What the rows call a run's encoder: a run on shuffled reports is a control."""
-    return "shuffled" if experiment.config.text.shuffle else "trained"
+    config = experiment.config
+    return "shuffled" if "text" in config and config.text.shuffle else "trained"
 
 
 def _write(folder: Path, rows: list[results.Row], found: list[Predictions]) -> None:

@@ -118,6 +118,11 @@ def open_experiment(config: Config) -> Experiment:
             "needs one for all: choose millivolt or record"
         )
     method, mesh = build(config), parallel.make_mesh()
+    if method.encode_text and "text" not in config:
+        raise UserError(
+            f"{config.method} learns from reports, and a config without `text` names no text "
+            f"tower: use configs/{config.method}.py"
+        )
     chunk = config.batch_size // config.accumulate
     if chunk % mesh.devices.size:
         raise UserError(

@@ -97,7 +97,7 @@ def export(folder: Path, out: Path) -> None:
 
 def describe(config: Config, saved: dict[str, Any], step: int, sha256: str) -> dict[str, Any]:
     """What config.json says."""
-    text = {"language": config.text.language, "template": config.text.template}
+    text = {name: config.text[name] for name in ("language", "template") if "text" in config}
     return {
         "format": FORMAT,
         "method": config.method,

@@ -79,7 +79,6 @@ NAMES = {
     "mets": "METS",
 }  # as the papers print them
 
-READ_TEXT = ("etp", "mets")  # methods whose configs name a text tower
 SUPER, CPSC = {"ptb_xl": ("super",)}, {"cpsc2018": ("cpsc",)}
 METS = ("zero_shot", "finetune", "supervised")
 TABLES = {
@@ -186,15 +185,20 @@ def narrowed(args: argparse.Namespace) -> Table:
             if name == "common" or not name.isidentifier() or not _config(name):
                 raise UserError(f"--methods {name}: configs/ has no such method")
         table = dataclasses.replace(table, baselines=names)
-    if args.recipe == "paper" and (others := [n for n in table.baselines if n not in READ_TEXT]):
+    if args.recipe == "paper" and (others := [n for n in table.baselines if not reads_text(n)]):
         print(f"--recipe paper: left out, as they have no such recipe here: {', '.join(others)}")
-        kept = tuple(name for name in table.baselines if name in READ_TEXT)
+        kept = tuple(name for name in table.baselines if name not in others)
         table = dataclasses.replace(table, baselines=kept)
     return table
 
 
 def _config(name: str) -> bool:
     return importlib.util.find_spec(f"configs.{name}") is not None
+
+
+def reads_text(method: str) -> bool:
+    """Whether a method's config names a text tower, and a recipe of its paper."""
+    return "text" in importlib.import_module(f"configs.{method}").get_config()
 
 
 def runs(table: Table, seeds: Sequence[int]) -> list[Run]:
@@ -208,10 +212,11 @@ def recipe(args: argparse.Namespace, table: Table, run: Run) -> Config:
     """The pre-training's config. Where methods are compared, each has as many checkpoints to choose
     from."""
     module = importlib.import_module(f"configs.{run.method}")
-    text = f"{args.recipe},text={args.text}," if run.method in READ_TEXT else ""
+    text = f"{args.recipe},text={args.text}," if reads_text(run.method) else ""
     config = module.get_config(f"{text}rate={args.rate},seed={run.seed}")
     config.data_dir = args.data_dir
-    config.text.shuffle = run.encoder == "shuffled"
+    if run.encoder == "shuffled":
+        config.text.shuffle = True
     if table.baselines:
         config.eval_every = 5
     return config

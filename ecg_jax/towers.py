@@ -16,14 +16,6 @@ from ecg_jax.models.chunked import check_chunks, in_chunks
 from ecg_jax.models.heads import normalize
 
 Tree = Any
-# Fields of config.model that losses against reports have, and what they are where there is none.
-OF_REPORTS = {
-    "loss": "info_nce",
-    "invariance": 0.0,
-    "learn_temperature": False,
-    "same_report": False,
-    "soft_targets": 0.0,
-}
 
 
 class Towers:
@@ -39,7 +31,7 @@ class Towers:
 
         Raises:
           UserError: a batch that the chunks do not divide, an augmentation for a second view that
-            is not made, a choice that only losses against reports have, or see `augment.compose`.
+            is not made, a config of a method that reads reports, or see `augment.compose`.
         """
         self.network, self.chunks = network, config.accumulate
         check_chunks(config.batch_size, self.chunks)
@@ -48,12 +40,11 @@ class Towers:
                 f"--config.parallel.loss={config.parallel.loss} is of the losses against reports: "
                 f"{config.method} has the plain one"
             )
-        for name, value in OF_REPORTS.items():
-            if config.model[name] != value:
-                raise UserError(
-                    f"--config.model.{name}={config.model[name]} is of the losses against reports, "
-                    f"and {config.method} has none: leave it at {value}"
-                )
+        if "text" in config:
+            raise UserError(
+                f"{config.method} learns without reports, and this config names a text tower: use "
+                f"configs/{config.method}.py"
+            )
         if config.augment_second and not second:
             raise UserError(
                 f"{config.method} augments all views alike: leave --config.augment_second empty"

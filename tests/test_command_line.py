@@ -99,6 +99,18 @@ def test_an_empty_report_stops_the_run_when_asked(small):
         report_texts(small, experiment.train)
 
 
+def test_a_config_without_the_reports_that_its_method_reads(small):
+    del small.text
+    with pytest.raises(UserError, match=r"etp learns from reports.*use configs/etp\.py"):
+        open_experiment(small)
+
+
+@pytest.mark.parametrize("field", ["text.shuffle", "model.soft_targets", "model.temperature"])
+def test_a_field_that_the_method_would_not_read(field):
+    with pytest.raises(UserError, match=f"no field '{field}' in configs/byol.py"):
+        parse("--config=configs/byol.py", "--workdir=x", f"--config.{field}=1")
+
+
 def test_a_method_that_is_not_there(small):
     small.method = "os"
     with pytest.raises(UserError, match="no method 'os'"):

@@ -97,7 +97,7 @@ def test_baselines_stand_beside_the_method_and_their_own_papers(
 
 def small_heads(config):
     config.model.update(hidden=16, dim=8, temperature=0.1)
-    if config.method not in reproduce.READ_TEXT:
+    if config.method != "etp":
         config.model.update(same_report=False, soft_targets=0.0)
     return config
 

@@ -1,16 +1,25 @@
 """What every method of configs/ must do: learn, go on exactly, be the same on other hardware."""
 
+import functools
+import importlib
+from unittest import mock
+
 import agreement
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from ml_collections import ConfigDict
 
 from ecg_jax import feed, optim, parallel, train
 from ecg_jax.checkpoint import Checkpoints
-from ecg_jax.experiment import Experiment, open_experiment
+from ecg_jax.experiment import Experiment, blank, open_experiment
 from ecg_jax.methods import Plan, View, build
+
+# Fields of config.model that are read if another one has not its usual value.
+OF_OTHER_CHOICES = {"etp": {"bias"}, "mets": {"bias"}, "clocs": {"leads", "leads_per_step"}}
+READ = set()
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +70,33 @@ def test_learns_one_batch(config):
     first = losses[agreement.BEGINS.get(config.method, 0)]
     assert losses[-1] - least < (first - least) / 2
     assert metrics["embedding_std"] > 0.3, metrics
+
+
+class Watched(ConfigDict):
+    """Notes in READ the fields that are asked for."""
+
+    def __getattr__(self, name):
+        READ.add(name)
+        return super().__getattr__(name)
+
+
+def test_reads_every_field_of_its_config(config):
+    """A field that changes nothing would let a run claim what was not done."""
+    asked = importlib.import_module(f"configs.{config.method}").get_config().model.keys()
+    watched = Watched(config.model.to_dict())
+    changed = ConfigDict({name: config[name] for name in config if name != "model"})
+    changed.model = ConfigDict()
+    with mock.patch.dict(object.__getattribute__(changed, "_fields"), model=watched):
+        READ.clear()
+        method, B = build(changed), config.batch_size
+        view = blank(round(config.seconds * config.rate), 24 if "text" in config else 0)
+        params, state = jax.eval_shape(method.init, jax.random.key(0), view)
+        if method.memory is not None:
+            memory = functools.partial(method.memory, plan=Plan(B, 120))
+            state = {**state, "memory": jax.eval_shape(memory, params, state)}
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((B, *x.shape[1:]), x.dtype), view)
+        jax.eval_shape(method.loss, params, state, batch, jax.random.key(0))
+    assert set(asked) - READ == OF_OTHER_CHOICES.get(config.method, set())
 
 
 def tiny_state(method, view):
