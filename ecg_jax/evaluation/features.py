@@ -56,3 +56,9 @@ def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
     constant = std <= 1e-6 * np.abs(x).max(axis=0)
     return mean.astype(np.float32), np.where(constant, np.inf, std).astype(np.float32)
+
+
+def direction(x: np.ndarray) -> np.ndarray:
+    """Features [N, D], each record's divided by its length; those of length zero stay zero."""
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return np.divide(x, length, out=np.zeros_like(x), where=length > 0)

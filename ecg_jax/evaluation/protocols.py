@@ -13,6 +13,7 @@ import numpy as np
 from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import (
+    features,
     finetune,
     fractions,
     knn,
@@ -84,15 +85,21 @@ def fit_zero_shot(subject: Subject, task: str, rule: str) -> Fitted:
 
 
 def fit_linear_probe(subject: Subject, task: str, rule: str, fraction: float = 1.0) -> Fitted:
-    """A logistic regression on frozen features of a share of the labelled training records."""
+    """A logistic regression on the direction of frozen features, of a share of the labelled
+    training records. Pre-training compares directions; the length says how loud a record is."""
     key = (task, rule, fraction)
     if key not in subject.probes:
         x, y, note = _frozen(subject, task, rule, fraction)
+        x = [features.direction(part) for part in x]
         subject.probes[key] = linear_probe.fit(x[0], y[0], x[1], y[1]), note
     probe, note = subject.probes[key]
     best = max(value for _, value in probe.path)
     chosen = f"penalty {probe.l2:g}, validation macro AUROC {best:.3f}{note}"
-    return Fitted(lambda s: linear_probe.predict(probe, subject.encode(s).features), chosen)
+
+    def score(split: Records) -> np.ndarray:
+        return linear_probe.predict(probe, features.direction(subject.encode(split).features))
+
+    return Fitted(score, chosen)
 
 
 def fit_knn(subject: Subject, task: str, rule: str) -> Fitted:

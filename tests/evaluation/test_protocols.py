@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import examine, predictions, protocols, retrieval
+from ecg_jax.evaluation import examine, features, predictions, protocols, retrieval
 from ecg_jax.evaluation.report import fill
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.experiment import open_experiment
@@ -70,6 +70,27 @@ def test_every_protocol_rule_share_and_condition_once(subject):
     few = by["linear_probe", "corrected", 0.1, "", "test"]
     assert "training records of" in few.note
     assert "the template of ETP" in by["zero_shot", "paper", None, "", "test"].note
+
+
+def test_the_linear_probe_does_not_see_how_long_features_are(subject, monkeypatch):
+    asked = {"protocols": ("linear_probe",), "fractions": (1.0,), "conditions": ()}
+    plain = ask(subject, **asked)
+    encode = type(subject).encode
+
+    def louder(self, split):
+        encoded = encode(self, split)
+        factor = np.random.default_rng(0).choice([0.5, 1.0, 2.0], (len(split), 1))  # exact
+        return encoded._replace(features=(encoded.features * factor).astype(np.float32))
+
+    monkeypatch.setattr(type(subject), "encode", louder)
+    monkeypatch.setattr(subject, "probes", {})
+    for a, b in zip(plain, ask(subject, **asked), strict=True):
+        np.testing.assert_array_equal(a.score, b.score)
+
+
+def test_a_record_without_features_has_no_direction():
+    x = np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)
+    np.testing.assert_allclose(features.direction(x), [[0.6, 0.8], [0, 0]])
 
 
 def test_choices_do_not_look_at_the_test_split(subject, monkeypatch):
