@@ -196,7 +196,6 @@ ADDED = {
     "stream": False,
     "accumulate": 1,
     "average": 0.0,
-    "text.shuffle": False,
     "evaluate.protocols": ("zero_shot", "linear_probe"),
     "evaluate.rules": ("corrected", "paper"),
     "evaluate.finetune_rules": ("corrected", "paper"),
@@ -209,10 +208,6 @@ ADDED = {
     "augment_second": (),
     "model.convolution": "plain",
     "model.remat": False,
-    "model.soft_targets": 0.0,
-    "model.invariance": 0.0,
-    "model.loss": "info_nce",
-    "model.bias": -10.0,
     "parallel.loss": "plain",
     "parallel.batch_norm": "global",
     "parallel.shard_optimizer": False,
@@ -230,12 +225,19 @@ ADDED = {
         **_LABELLED,
     },
 }
+ADDED_WITH_TEXT = {
+    "text.shuffle": False,
+    "model.soft_targets": 0.0,
+    "model.invariance": 0.0,
+    "model.loss": "info_nce",
+    "model.bias": -10.0,
+}
 
 
 def from_json(tree: dict[str, Any]) -> Config:
     """The config that `to_json` wrote, of this version or of an earlier one."""
     tree = copy.deepcopy(tree)
-    for name, value in ADDED.items():
+    for name, value in (ADDED | (ADDED_WITH_TEXT if "text" in tree else {})).items():
         *groups, field = name.split(".")
         place = functools.reduce(lambda tree, group: tree.setdefault(group, {}), groups, tree)
         place.setdefault(field, value)

@@ -284,8 +284,8 @@ def wanted(table: Table, run: Run, config: Config, dataset: str) -> Config:
 
 def beside(rows: Sequence[results.Row], name: str) -> str:
     """Macro figures and retrieval, a line for each protocol, rule, share, encoder and metric: ours
-    as mean ± standard deviation over seeds, chance, and the paper's. Classes, intervals and harder
-    records are in report.html."""
+    as mean ± standard deviation over seeds, half the width of the 95 % interval over patients,
+    chance, and the paper's. Classes and harder records are in report.html."""
     groups: dict[tuple, list[results.Row]] = {}
     for row in rows:
         labels = (results.MACRO, "ecg_to_report", "report_to_ecg")
@@ -298,7 +298,7 @@ def beside(rows: Sequence[results.Row], name: str) -> str:
     }
     lines = [
         f"{'task':<8}{'protocol':<22}{'rule':<11}{'encoder':<18}{'metric':<11}"
-        "ours, chance, the paper's"
+        "ours, interval, chance, the paper's"
     ]
     for group in groups.values():
         first = group[0]
@@ -306,6 +306,9 @@ def beside(rows: Sequence[results.Row], name: str) -> str:
         what = first["protocol"] + share if first["label"] == results.MACRO else first["label"]
         line = f"{first['task']:<8}{what:<22}{first['rule']:<11}"
         line += f"{first['encoder']:<18}{first['metric']:<11}{spread([r['value'] for r in group])}"
+        widths = [r["ci_high"] - r["ci_low"] for r in group if r["ci_low"] is not None]
+        if widths:
+            line += f", interval ± {statistics.mean(widths) / 2:.3f}"
         if first["chance"] is not None:
             line += f", chance {first['chance']:.3f}"
         if paper := theirs.get(_published_key(first, first["encoder"])):

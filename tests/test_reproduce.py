@@ -23,8 +23,12 @@ def table(monkeypatch, simulated):
     table = reproduce.Table("etp", {"simulated": ("super",)}, ("zero_shot",), shuffled=True)
 
     def recipe(args, table, run):
+        if run.method != "etp":
+            config = agreement.tiny(run.method, simulated)
+            config.update(seed=run.seed, epochs=1, seconds=2.5, eval_every=1)
+            return config
         config = agreement.small(simulated)
-        config.update(seed=run.seed, epochs=1, method=run.method)
+        config.update(seed=run.seed, epochs=1)
         config.text.shuffle = run.encoder == "shuffled"
         return config
 
@@ -80,9 +84,6 @@ def test_baselines_stand_beside_the_method_and_their_own_papers(
         table, protocols=("linear_probe",), shuffled=False, baselines=("simclr", "byol")
     )
     monkeypatch.setattr(reproduce, "TABLES", {"etp-table2": two})
-    monkeypatch.setattr(
-        reproduce, "recipe", lambda *asked, make=reproduce.recipe: small_heads(make(*asked))
-    )
     run(monkeypatch, "--out", str(tmp_path), "--seeds", "3", "--methods", "simclr")
     rows = json.loads((tmp_path / "results.json").read_text())
     assert {row["encoder"] for row in rows} == {"trained", "random", "SimCLR"}
@@ -93,13 +94,6 @@ def test_baselines_stand_beside_the_method_and_their_own_papers(
     assert not (tmp_path / "byol_3").exists()
     assert "SimCLR" in (tmp_path / "report.html").read_text()
     assert "SimCLR" in capsys.readouterr().out
-
-
-def small_heads(config):
-    config.model.update(hidden=16, dim=8, temperature=0.1)
-    if config.method != "etp":
-        config.model.update(same_report=False, soft_targets=0.0)
-    return config
 
 
 def test_names_of_datasets_and_methods(table, monkeypatch):
@@ -164,10 +158,17 @@ def test_published_figures_stand_beside_ours():
         if row["role"] == "trained" and row["metric"] == "auroc" and row["label"] == "macro"
     )
     ours = {**row, "encoder": "trained", "condition": "", "split": "test", "chance": 0.5}
-    lines = reproduce.beside(
-        [ours | {"value": 0.8, "seed": 0}, ours | {"value": 0.6, "seed": 1}], "etp-table2"
-    ).splitlines()
-    assert lines[1].endswith(f"0.700 ± 0.141, chance 0.500, {row['value']:.3f} in the paper")
+    figures = (
+        {"value": 0.8, "ci_low": 0.7, "ci_high": 0.85},
+        {"value": 0.6, "ci_low": 0.5, "ci_high": 0.75},
+        {"value": 0.7, "ci_low": None, "ci_high": None},  # no interval
+    )
+    rows = [ours | figure | {"seed": seed} for seed, figure in enumerate(figures)]
+    assert (
+        reproduce.beside(rows, "etp-table2")
+        .splitlines()[1]
+        .endswith(f"0.700 ± 0.100, interval ± 0.100, chance 0.500, {row['value']:.3f} in the paper")
+    )
 
 
 @pytest.mark.parametrize("seeds", ["", "a", "0;1", "0,0", "-1"])

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from scipy.optimize import approx_fprime
 from scipy.special import logsumexp
 
@@ -41,9 +42,7 @@ def small(**model):
 
 @pytest.fixture(scope="module")
 def view():
-    ecg = np.random.default_rng(0).standard_normal((B, T, 12)).astype(np.float32)
-    i = jnp.arange(B)
-    return methods.View(jnp.asarray(ecg), jnp.ones((B, 12), bool), jnp.zeros((B, 0)), i, i, i)
+    return tiny.view(records=B, samples=T)
 
 
 @pytest.fixture(scope="module")

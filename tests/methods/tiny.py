@@ -21,12 +21,11 @@ def config(name, **model):
     return c
 
 
-def view(seed=0):
-    ecg = np.random.default_rng(seed).standard_normal((B, T, 12)).astype(np.float32)
-    rows = jnp.arange(B, dtype=jnp.int32)
-    return methods.View(
-        jnp.asarray(ecg), jnp.ones((B, 12), bool), jnp.zeros((B, 0)), 0 * rows, rows, rows
-    )
+def view(seed=0, records=B, samples=T):
+    ecg = np.random.default_rng(seed).standard_normal((records, samples, 12)).astype(np.float32)
+    rows = jnp.arange(records, dtype=jnp.int32)
+    leads, text = jnp.ones((records, 12), bool), jnp.zeros((records, 0))
+    return methods.View(jnp.asarray(ecg), leads, text, 0 * rows, rows, rows)
 
 
 def start(method, steps=40):
