@@ -191,7 +191,7 @@ def test_prompts_are_shown_with_their_validation_figures(trained, monkeypatch, c
 
 def test_a_config_of_before_has_todays_fields(trained):
     saved = json.loads((trained / "config.json").read_text())["config"]
-    for name in config_lib.ADDED:
+    for name in config_lib.ADDED | config_lib.ADDED_WITH_TEXT:
         *groups, field = name.split(".")
         place = saved
         for group in groups:
