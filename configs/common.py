@@ -87,6 +87,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.evaluate.protocols = ("zero_shot", "linear_probe")  # and knn, finetune, supervised
     c.evaluate.rules = ("corrected", "paper")
     c.evaluate.finetune_rules = ("corrected", "paper")  # of networks trained on labels
+    c.evaluate.l2_normalize = True  # the linear probe's features, under the corrected rule
     c.evaluate.fractions = (1.0,)  # of the training labels that the linear probe learns from
     c.evaluate.finetune_fractions = (0.05,)  # of those that fine-tuning learns from
     c.evaluate.conditions = ()  # harder test records, such as "6 leads"; "all" of them
@@ -155,6 +156,8 @@ def self_supervised(given: ConfigDict, method: str) -> ConfigDict:
     modern(c)
     c.optimizer.learning_rate = 2e-3
     c.eval_every = 5
+    c.evaluate.protocols = ("linear_probe",)
+    c.evaluate.retrieval = False
     c.model.hidden = 512
     c.model.dim = 128
     c.model.temperature = 0.1

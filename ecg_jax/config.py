@@ -199,6 +199,7 @@ ADDED = {
     "evaluate.protocols": ("zero_shot", "linear_probe"),
     "evaluate.rules": ("corrected", "paper"),
     "evaluate.finetune_rules": ("corrected", "paper"),
+    "evaluate.l2_normalize": False,
     "evaluate.fractions": (1.0,),
     "evaluate.conditions": (),
     "evaluate.retrieval": True,
@@ -235,7 +236,8 @@ ADDED_WITH_TEXT = {
 
 
 def from_json(tree: dict[str, Any]) -> Config:
-    """The config that `to_json` wrote, of this version or of an earlier one."""
+    """The config that `to_json` wrote, of this version or, if its method reads reports, of an
+    earlier one."""
     tree = copy.deepcopy(tree)
     for name, value in (ADDED | (ADDED_WITH_TEXT if "text" in tree else {})).items():
         *groups, field = name.split(".")

@@ -58,7 +58,7 @@ def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), np.where(constant, np.inf, std).astype(np.float32)
 
 
-def direction(x: np.ndarray) -> np.ndarray:
-    """Features [N, D], each record's divided by its length; those of length zero stay zero."""
+def l2_normalize(x: np.ndarray) -> np.ndarray:
+    """Features [N, D], each record's divided by their length; those of length zero stay zero."""
     length = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
+    return x / np.maximum(length, np.finfo(np.float32).tiny)

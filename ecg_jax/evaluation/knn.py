@@ -104,6 +104,4 @@ def _scores(model: Neighbours, x: np.ndarray, ks: list[int]) -> np.ndarray:
 
 def _direction(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Standardised features, of length one; a record at the mean of all stays zero."""
-    standard = (x - mean) / scale
-    norm = np.linalg.norm(standard, axis=1, keepdims=True)
-    return standard / np.maximum(norm, np.finfo(np.float32).tiny)
+    return features.l2_normalize((x - mean) / scale)

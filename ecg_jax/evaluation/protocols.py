@@ -85,21 +85,23 @@ def fit_zero_shot(subject: Subject, task: str, rule: str) -> Fitted:
 
 
 def fit_linear_probe(subject: Subject, task: str, rule: str, fraction: float = 1.0) -> Fitted:
-    """A logistic regression on the direction of frozen features, of a share of the labelled
-    training records. Pre-training compares directions; the length says how loud a record is."""
+    """A logistic regression on frozen features of a share of the labelled training records.
+    Corrected: with `evaluate.l2_normalize`, of features divided by their length. Paper: as they
+    are."""
+    divided = rule == "corrected" and subject.material.experiment.config.evaluate.l2_normalize
+    prepared = features.l2_normalize if divided else np.asarray
     key = (task, rule, fraction)
     if key not in subject.probes:
         x, y, note = _frozen(subject, task, rule, fraction)
-        x = [features.direction(part) for part in x]
-        subject.probes[key] = linear_probe.fit(x[0], y[0], x[1], y[1]), note
+        subject.probes[key] = linear_probe.fit(prepared(x[0]), y[0], prepared(x[1]), y[1]), note
     probe, note = subject.probes[key]
     best = max(value for _, value in probe.path)
     chosen = f"penalty {probe.l2:g}, validation macro AUROC {best:.3f}{note}"
-
-    def score(split: Records) -> np.ndarray:
-        return linear_probe.predict(probe, features.direction(subject.encode(split).features))
-
-    return Fitted(score, chosen)
+    if divided:
+        chosen = f"L2-normalised features, {chosen}"
+    return Fitted(
+        lambda s: linear_probe.predict(probe, prepared(subject.encode(s).features)), chosen
+    )
 
 
 def fit_knn(subject: Subject, task: str, rule: str) -> Fitted:

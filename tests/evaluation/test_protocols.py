@@ -72,7 +72,7 @@ def test_every_protocol_rule_share_and_condition_once(subject):
     assert "the template of ETP" in by["zero_shot", "paper", None, "", "test"].note
 
 
-def test_the_linear_probe_does_not_see_how_long_features_are(subject, monkeypatch):
+def test_the_corrected_linear_probe_does_not_see_how_long_features_are(subject, monkeypatch):
     asked = {"protocols": ("linear_probe",), "fractions": (1.0,), "conditions": ()}
     plain = ask(subject, **asked)
     encode = type(subject).encode
@@ -85,12 +85,13 @@ def test_the_linear_probe_does_not_see_how_long_features_are(subject, monkeypatc
     monkeypatch.setattr(type(subject), "encode", louder)
     monkeypatch.setattr(subject, "probes", {})
     for a, b in zip(plain, ask(subject, **asked), strict=True):
-        np.testing.assert_array_equal(a.score, b.score)
+        assert np.array_equal(a.score, b.score) == (a.rule == "corrected")
+        assert ("L2-normalised" in a.note) == (a.rule == "corrected")
 
 
-def test_a_record_without_features_has_no_direction():
+def test_features_of_length_zero_stay_zero():
     x = np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)
-    np.testing.assert_allclose(features.direction(x), [[0.6, 0.8], [0, 0]])
+    np.testing.assert_allclose(features.l2_normalize(x), [[0.6, 0.8], [0, 0]])
 
 
 def test_choices_do_not_look_at_the_test_split(subject, monkeypatch):
