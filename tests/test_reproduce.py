@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from ecg_jax import config as config_lib
 from ecg_jax import evaluate, feed, parallel, reproduce, train
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import published
@@ -94,6 +95,24 @@ def test_baselines_stand_beside_the_method_and_their_own_papers(
     assert not (tmp_path / "byol_3").exists()
     assert "SimCLR" in (tmp_path / "report.html").read_text()
     assert "SimCLR" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", reproduce.TABLES)
+@pytest.mark.parametrize("recipe", ["modern", "paper"])
+def test_the_recipes_of_a_table(name, recipe):
+    table = reproduce.TABLES[name]
+    args = argparse.Namespace(recipe=recipe, rate=100, text="minilm", data_dir="here")
+    for run in reproduce.runs(table, [0, 4]):
+        config = reproduce.recipe(args, table, run)
+        config_lib.check(config)
+        assert (config.method, config.seed, config.data_dir) == (run.method, run.seed, "here")
+        assert ("text" in config) == (run.method in ("etp", "mets"))
+        assert ("text" in config and config.text.shuffle) == (run.encoder == "shuffled")
+        if table.baselines:
+            assert config.eval_every == 5
+        if "text" in config:
+            assert config.text.tower == "minilm"
+            assert config.text.language == ("original" if recipe == "paper" else "english")
 
 
 def test_names_of_datasets_and_methods(table, monkeypatch):

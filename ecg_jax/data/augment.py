@@ -85,7 +85,8 @@ def crop_resize(least: float = 0.8) -> Augmentation:
 
 
 def time_mask(fraction: float = 0.2) -> Augmentation:
-    """Zeroes one stretch of up to `fraction` of the record in all leads."""
+    """Zeroes one stretch of up to `fraction` of the record in all leads. Beats outside it stay as
+    they are, at their times; those inside are lost."""
     within("fraction", fraction, 0, 1)
 
     def apply(key, ecg, mask):
@@ -101,8 +102,8 @@ def time_mask(fraction: float = 0.2) -> Augmentation:
 
 
 def lead_mask(probability: float = 0.1) -> Augmentation:
-    """Drops each lead with `probability` (random lead masking): the record is seen from fewer
-    directions. A record never loses all of its leads."""
+    """Drops each lead with `probability` (random lead masking). Rhythm and the waves of the other
+    leads stay; the record is seen from fewer directions, but never from none."""
     within("probability", probability, 0, 1)
 
     def apply(key, ecg, mask):

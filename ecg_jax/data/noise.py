@@ -20,7 +20,8 @@ BURSTS = 3  # of muscle noise in a record
 
 
 def jitter(sd: float = 0.02) -> Augmentation:
-    """White noise of `sd` (in the recipe's units), its strength drawn between 0 and `sd`."""
+    """White noise of `sd` (in the recipe's units), its strength drawn between 0 and `sd`. Rhythm
+    and all waves but the smallest stay; fine detail such as notches may drown."""
     within("sd", sd, 0)
 
     def apply(key, ecg, mask):
@@ -34,7 +35,7 @@ def jitter(sd: float = 0.02) -> Augmentation:
 
 def wander(sd: float = 0.1, *, rate: int) -> Augmentation:
     """Baseline wander: per lead, one sine between 0.05 and 0.5 Hz, as breathing and slow
-    electrode drift make, of amplitude up to `sd`."""
+    electrode drift make, of amplitude up to `sd`. QRS and rhythm stay; the ST level shifts slowly."""
     within("sd", sd, 0)
 
     def apply(key, ecg, mask):
