@@ -35,7 +35,7 @@ def jitter(sd: float = 0.02) -> Augmentation:
 
 def wander(sd: float = 0.1, *, rate: int) -> Augmentation:
     """Baseline wander: per lead, one sine between 0.05 and 0.5 Hz, as breathing and slow
-    electrode drift make, of amplitude up to `sd`. QRS and rhythm stay; the ST level shifts slowly."""
+    electrode drift make, of amplitude up to `sd`. QRS and rhythm stay; the ST level shifts."""
     within("sd", sd, 0)
 
     def apply(key, ecg, mask):
