@@ -2,7 +2,7 @@
 
 One picture (SVG) per augmentation: leads II, V1 and V5 before and after it. `--config FILE[:ARGS]`
 draws those of a config with its options, on its data; `--names` those named, with their defaults,
-and `jigsaw`.
+`jigsaw` and `adjacent`.
 """
 
 import argparse
@@ -34,6 +34,7 @@ DATA = {
     "normalize": "millivolt",
 }
 PIECES = 5  # of the jigsaw that is drawn
+CUT = 0.1  # seconds left blank where adjacent segments meet, so that the cut is seen
 UNITS = {"millivolt": "mV", "record": "SD of the record", "lead": "SD of the lead"}
 
 _WIDTH, _LEFT, _TOP, _ROW, _GAP = 900, 56, 44, 140, 14
@@ -155,18 +156,23 @@ def _applied(
 ) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
     """(key, ecg [B, T, 12], mask) -> the ECG after one augmentation.
 
-    A jigsaw's pieces stand where they would if there were no gaps, with NaN between them.
+    Pieces of a jigsaw and adjacent segments stand one after the other, with NaN between them.
     """
-    if step["name"] != "jigsaw":
+    if step["name"] not in ("jigsaw", "adjacent"):
         apply = augment.compose([step], rate)
         return lambda key, ecg, mask: apply(key, ecg, mask)[0]
 
+    def cut(key, ecg):
+        if step["name"] == "jigsaw":
+            return augment.jigsaw(key, ecg, PIECES), ecg.shape[1] // PIECES
+        segments = augment.adjacent(ecg, rate=rate)
+        return segments[:, :, : -round(CUT * rate)], segments.shape[2]
+
     def laid_out(key, ecg, mask):
         B, T, C = ecg.shape
-        pieces = augment.jigsaw(key, ecg, PIECES)
-        gap = T // PIECES - pieces.shape[2]
-        pieces = jnp.pad(pieces, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=jnp.nan)
-        row = pieces.reshape(B, -1, C)
+        pieces, room = cut(key, ecg)
+        gap = ((0, 0), (0, 0), (0, room - pieces.shape[2]), (0, 0))
+        row = jnp.pad(pieces, gap, constant_values=jnp.nan).reshape(B, -1, C)
         return jnp.pad(row, ((0, 0), (0, T - row.shape[1]), (0, 0)), constant_values=jnp.nan)
 
     return laid_out

@@ -41,8 +41,8 @@ def words(picture):
 
 def test_one_picture_for_each_name(show, simulated):
     record = records.load(simulated, "simulated", 100, "test").record_id[1]
-    drawn = show("--names=invert,jigsaw", f"--record={record}", "--seed=1")
-    assert set(drawn) == {"augment_invert.svg", "augment_jigsaw.svg"}
+    drawn = show("--names=invert,jigsaw,adjacent", f"--record={record}", "--seed=1")
+    assert set(drawn) == {f"augment_{name}.svg" for name in ("adjacent", "invert", "jigsaw")}
     for picture in drawn.values():
         found = words(picture)
         assert [lead for lead in found if lead in ("II", "V1", "V5")] == ["II", "V1", "V5"]
