@@ -55,7 +55,7 @@ PASSES: dict[str, Callable[[Any], tuple[Pass, ...]]] = {
     "moco": lambda m: (TWO, TARGET) if m.version == 3 else (ONE, Pass(gradient=False)),
     "swav": lambda m: (TWO,),
     "cpc": lambda m: (Pass(m.context + m.steps, m.context + m.steps),),
-    "tstcc": lambda m: (TWO,),
+    "tstcc": lambda m: (Pass(round(20 / m.stretch), round(10 / m.stretch)),),
     "cmc": lambda m: (Pass(len(m.groups)),),
     "pirl": lambda m: (ONE, Pass(m.pieces, m.pieces)),
     "clocs": lambda m: (

@@ -17,7 +17,7 @@ from ecg_jax.errors import UserError
 from ecg_jax.losses.predictive import predictive_nce
 from ecg_jax.methods import Method, View
 from ecg_jax.models.heads import normalize
-from ecg_jax.models.predictive import STRIDE, Predictive, predict
+from ecg_jax.models.predictive import Predictive, predict, stretch
 from ecg_jax.models.siamese import encoder
 from ecg_jax.towers import Towers
 
@@ -43,11 +43,9 @@ def build(config: Config) -> Method:
         short.
     """
     m = config.model
-    stretch = check(config)
+    samples = check(config)
     gru = Recurrent(m.hidden)
-    towers = Towers(
-        config, Predictive(encoder(config), gru, m.steps, stretch=stretch), second=False
-    )
+    towers = Towers(config, Predictive(encoder(config), gru, m.steps, samples), second=False)
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         k_augment, k_start, k_times = jax.random.split(key, 3)
@@ -94,17 +92,12 @@ def check(config: Config) -> int:
             f"CPC draws model.times={m.times} of model.context={m.context} positions to predict "
             f"model.steps={m.steps} from: set 1 <= times <= context, and steps >= 1"
         )
-    stretch = round(m.stretch * config.rate)
-    if stretch < STRIDE:
-        raise UserError(
-            f"--config.model.stretch={m.stretch}: {stretch} samples at {config.rate} Hz, and the "
-            f"encoder needs {STRIDE} or more"
-        )
-    needed, there = m.context + m.steps, round(config.seconds * config.rate) // stretch
+    samples = stretch(config)
+    needed, there = m.context + m.steps, round(config.seconds * config.rate) // samples
     if there < needed:
         raise UserError(
             f"CPC reads model.context={m.context} stretches of {m.stretch:g} s and predicts "
             f"model.steps={m.steps}, and {config.seconds:g} s have {there}: set --config.seconds "
-            f"to at least {needed * stretch / config.rate:g}, or fewer of them"
+            f"to at least {needed * samples / config.rate:g}, or fewer of them"
         )
-    return stretch
+    return samples

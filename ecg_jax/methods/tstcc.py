@@ -4,8 +4,8 @@ other; and a record's two pasts from those of other records.
 As in the released code, z_t has unit length in both the context and the targets, which the weights
 of the two losses rest on. That code takes its softmax over the contexts for each target; equations
 1 and 2, and this file, over the targets for each context. Its permutation copies the first channel
-into all others; its projector has BatchNorm and its transformer dropout, which these have not. A
-context has seen part of what it predicts, as a position of the map sees 435 samples.
+into all others; its projector has BatchNorm and its transformer dropout, which these have not. Its
+encoder sees little at once; this one is shown each stretch by itself, see `cpc`.
 """
 
 import jax
@@ -19,7 +19,7 @@ from ecg_jax.losses.contrastive import nt_xent
 from ecg_jax.losses.predictive import predictive_nce
 from ecg_jax.methods import Method, View
 from ecg_jax.models.heads import MLP, normalize
-from ecg_jax.models.predictive import STRIDE, Predictive, positions, predict
+from ecg_jax.models.predictive import Predictive, predict, stretch
 from ecg_jax.models.siamese import encoder
 from ecg_jax.models.transformer import Transformer
 from ecg_jax.towers import Towers
@@ -49,9 +49,10 @@ class Summary(nn.Module):
 
 
 def build(config: Config) -> Method:
-    """config.model: hidden, layers, heads and mlp of the transformer; ahead, the share of the map
-    that is predicted; dim of the projector; temperature; temporal and contextual, lambda_1 and
-    lambda_2. config.augment is the weak view, config.augment_second the strong one; see `Towers`.
+    """config.model: stretch, the seconds that the encoder sees at once; ahead, the share of the
+    stretches that is predicted; hidden, layers, heads and mlp of the transformer; dim of the
+    projector; temperature; temporal and contextual, lambda_1 and lambda_2. config.augment is the
+    weak view, config.augment_second the strong one; see `Towers`.
 
     Raises:
       UserError: no second view, heads that do not divide hidden, a negative weight, or no
@@ -71,7 +72,7 @@ def build(config: Config) -> Method:
             raise UserError(f"--config.model.{name}={m[name]}: must not be negative")
     summary = Summary(m.hidden, m.layers, m.heads, m.mlp)
     projector = MLP((m.hidden, m.dim), norm=False)
-    towers = Towers(config, Predictive(encoder(config), summary, steps, projector))
+    towers = Towers(config, Predictive(encoder(config), summary, steps, stretch(config), projector))
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         k_views, k_time = jax.random.split(key)
@@ -106,17 +107,18 @@ def across_views(predicted: jax.Array, z: jax.Array, t: jax.Array) -> tuple[jax.
 
 
 def steps_ahead(config: Config) -> int:
-    """K, `model.ahead` of the map's positions.
+    """K, `model.ahead` of a record's stretches.
 
     Raises:
       UserError: that is none of them, or all.
     """
-    ahead, P = config.model.ahead, positions(config)
-    steps = int(ahead * P)
+    m = config.model
+    P = round(config.seconds * config.rate) // stretch(config)
+    steps = int(m.ahead * P)
     if not 0 < steps < P:
         raise UserError(
-            f"TS-TCC predicts model.ahead={ahead:g} of a record's {P} positions, each of {STRIDE} "
-            f"samples, from the others: {config.seconds:g} s at {config.rate} Hz and this share "
-            "leave none on one side; set --config.seconds or --config.model.ahead"
+            f"TS-TCC predicts model.ahead={m.ahead:g} of a record's {P} stretches of "
+            f"{m.stretch:g} s from the others: {config.seconds:g} s and this share leave none on "
+            "one side; set --config.seconds or --config.model.ahead"
         )
     return steps

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ecg_jax.config import Config
+from ecg_jax.errors import UserError
 from ecg_jax.models.heads import MLP
 from ecg_jax.models.resnet1d import ResNet1D
 
@@ -15,8 +16,8 @@ STRIDE = 32  # samples between two positions of the encoder's map
 
 class Outputs(NamedTuple):
     """Of x [..., T, 12]: features float32 [..., D], the mean over the map, for probes; projection
-    [..., E], of the context of the whole record; map float32 [..., P, D], with P = ceil(T / 32) or,
-    in stretches, floor(T / stretch)."""
+    [..., E], of the context of the whole record; map float32 [..., P, D], with
+    P = floor(T / stretch)."""
 
     features: jax.Array
     projection: jax.Array
@@ -33,24 +34,21 @@ class Predictive(nn.Module):
       context: (map [N, P, D], times int [A]) -> [N, A, H], contexts c_t of what lies up to each t.
       steps: K, how many positions ahead are predicted.
       stretch: samples of the stretches that the encoder sees, each by itself, and whose pooled
-        features are the map's positions; 0: the encoder's own map of the whole record.
+        features are the map's positions. (A position of its own map of a record sees 435 samples.)
       projector: of a context; None for the context itself.
     """
 
     encoder: ResNet1D
     context: nn.Module
     steps: int
+    stretch: int
     projector: MLP | None = None
-    stretch: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> Outputs:
-        if self.stretch:
-            N, P = len(x), x.shape[1] // self.stretch
-            apart = x[:, : P * self.stretch].reshape(N * P, self.stretch, -1)
-            z = self.encoder(apart, train).reshape(N, P, -1)
-        else:
-            z = self.encoder(x, train, pool=False).astype(jnp.float32)
+        N, P = len(x), x.shape[1] // self.stretch
+        apart = x[:, : P * self.stretch].reshape(N * P, self.stretch, -1)
+        z = self.encoder(apart, train).reshape(N, P, -1)
         c = self.context(z, jnp.array([z.shape[1] - 1]))[:, 0]
         init = nn.initializers.lecun_normal(batch_axis=0)
         self.param("heads", init, (self.steps, c.shape[-1], z.shape[-1]))
@@ -60,6 +58,21 @@ class Predictive(nn.Module):
 def predict(heads: jax.Array, c: jax.Array) -> jax.Array:
     """W_k c_t: heads [K, H, D], contexts c [..., H] -> [..., K, D]."""
     return jnp.einsum("...h,khd->...kd", c, heads)
+
+
+def stretch(config: Config) -> int:
+    """The samples of `model.stretch` seconds.
+
+    Raises:
+      UserError: they are fewer than the encoder needs.
+    """
+    samples = round(config.model.stretch * config.rate)
+    if samples < STRIDE:
+        raise UserError(
+            f"--config.model.stretch={config.model.stretch}: {samples} samples at {config.rate} "
+            f"Hz, and the encoder needs {STRIDE} or more"
+        )
+    return samples
 
 
 def positions(config: Config) -> int:

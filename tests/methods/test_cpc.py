@@ -15,7 +15,6 @@ from ecg_jax import methods, parallel
 from ecg_jax.errors import UserError
 from ecg_jax.methods import cpc
 from ecg_jax.models.predictive import predict
-from ecg_jax.models.siamese import encoder
 
 B, T, RATE, HIDDEN = 8, 160, 100, 6
 P, STRETCH = 5, 32  # stretches, and samples of each
@@ -54,11 +53,7 @@ def started(view):
 
 
 def encoded(params, state, x, **options):
-    """The encoder by itself, of each stretch by itself: [B, P, D]."""
-    variables = {"params": params["encoder"], "batch_stats": state["batch_stats"]["encoder"]}
-    apart = x.reshape(B * P, STRETCH, 12)
-    out = jax.jit(lambda x: encoder(small()).apply(variables, x, **options))(apart)
-    return jax.tree.map(lambda z: z.reshape(B, P, -1) if z.ndim == 2 else z, out)
+    return tiny.encoded(small(), params, state, x, STRETCH, **options)
 
 
 def oracle(z, c, heads, times):

@@ -14,9 +14,8 @@ from configs import tstcc as recipe
 from ecg_jax import methods, parallel
 from ecg_jax.errors import UserError
 from ecg_jax.methods import tstcc
-from ecg_jax.models.siamese import encoder
 
-B, T, RATE, STEPS = 8, 128, 100, 3  # a map of 4 positions, of which the last 3 are predicted
+B, T, RATE, STRETCH = 8, 128, 100, 32  # 4 stretches, of which the last 3 are predicted
 
 
 def small(**model):
@@ -34,6 +33,7 @@ def small(**model):
         "heads": 2,
         "mlp": 8,
         "dim": 6,
+        "stretch": STRETCH / RATE,
         "ahead": 0.75,
     }
     config.model.update(**sizes | model)
@@ -52,9 +52,7 @@ def started(view):
 
 
 def encoded(params, state, x, **options):
-    """The encoder by itself."""
-    variables = {"params": params["encoder"], "batch_stats": state["batch_stats"]["encoder"]}
-    return jax.jit(lambda x: encoder(small()).apply(variables, x, **options))(x)
+    return tiny.encoded(small(), params, state, x, STRETCH, **options)
 
 
 def unit(x):
@@ -110,7 +108,7 @@ def test_the_loss_of_the_whole_method(started, view):
     method, params, state = started
     value, (after, metrics) = jax.jit(method.loss)(params, state, view, jax.random.key(1))
     views = jnp.stack([view.ecg, view.ecg / 2], axis=1).reshape(2 * B, T, 12)
-    training = {"train": True, "pool": False, "mutable": ["batch_stats"]}
+    training = {"train": True, "mutable": ["batch_stats"]}
     z, statistics = encoded(params, state, views, **training)
     summary = tstcc.Summary(8, 1, 2, 8)
     c = jax.jit(summary.apply)({"params": params["context"]}, z[:, :1], jnp.array([0]))
@@ -148,7 +146,7 @@ def test_times_are_drawn_anew(started, view):
     params = {**params, "heads": params["heads"][:2]}
     keys = jax.random.split(jax.random.key(1), 12)
     values = {round(float(loss(params, state, view, key)[0]), 4) for key in keys}
-    assert len(values) == 2  # of 4 positions, t is the first or the second
+    assert len(values) == 2  # of 4 stretches, t is the first or the second
 
 
 def test_each_part_teaches_encoder_and_context(started, view):
@@ -170,7 +168,7 @@ def test_each_part_teaches_encoder_and_context(started, view):
 def test_features_are_the_mean_of_the_map(started, view):
     method, params, state = started
     features, embedding = jax.jit(method.encode)(params, state, view.ecg, view.lead_mask)
-    expected = encoded(params, state, view.ecg, train=False)
+    expected = encoded(params, state, view.ecg, train=False).mean(axis=1)
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, rtol=1e-5)
 
@@ -184,7 +182,9 @@ def test_no_strong_view():
 
 @pytest.mark.parametrize("ahead", [0.2, 0.0, 1.0])
 def test_nothing_to_predict_or_to_predict_from(ahead):
-    with pytest.raises(UserError, match=r"of a record's 4 positions.*set --config\.seconds"):
+    with pytest.raises(
+        UserError, match=r"of a record's 4 stretches of 0\.32 s.*set --config\.seconds"
+    ):
         methods.build(small(ahead=ahead))
 
 

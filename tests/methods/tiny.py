@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecg_jax import methods
+from ecg_jax.models.siamese import encoder
 from ecg_jax.towers import Towers
 
 B, T, D = 16, 128, 8
@@ -78,6 +79,15 @@ def outputs(network, variables, x):
 
     made = jax.jit(run)(variables, x)
     return jax.tree.map(lambda y: np.asarray(y, np.float64), made)
+
+
+def encoded(config, params, state, x, length, **options):
+    """What the encoder makes of each stretch of `length` samples by itself: [N, P, D]."""
+    variables = {"params": params["encoder"], "batch_stats": state["batch_stats"]["encoder"]}
+    N, P = len(x), x.shape[1] // length
+    apart = x.reshape(N * P, length, -1)
+    out = jax.jit(lambda x: encoder(config).apply(variables, x, **options))(apart)
+    return jax.tree.map(lambda z: z.reshape(N, P, -1) if z.ndim == 2 else z, out)
 
 
 def moved(tree, seed):
