@@ -21,6 +21,7 @@ LESS = (
 
 def get_config(arg: str | None = None) -> ConfigDict:
     c = common.self_supervised(common.parse_arg(arg), "astcl")
+    c.optimizer.learning_rate = common.WITHOUT_NEGATIVES
     del c.model.temperature  # the loss has none
     c.augment = ({"name": "jitter", "sd": 0.1}, {"name": "wander", "sd": 0.2}, *LESS)
     c.augment_second = LESS
