@@ -17,7 +17,7 @@ from ecg_jax.config import Config
 from ecg_jax.errors import UserError
 from ecg_jax.methods import Method, View
 from ecg_jax.models.heads import MLP, normalize
-from ecg_jax.models.predictive import positions
+from ecg_jax.models.resnet1d import STRIDE
 from ecg_jax.models.siamese import encoder
 from ecg_jax.models.spatiotemporal import Spatiotemporal
 from ecg_jax.towers import Towers
@@ -32,7 +32,7 @@ def build(config: Config) -> Method:
       UserError: fewer than two segments, more than the encoder's map has positions, or a negative
         weight.
     """
-    m, P = config.model, positions(config)
+    m, P = config.model, -(-round(config.seconds * config.rate) // STRIDE)
     if not 2 <= m.segments <= P:
         raise UserError(
             f"--config.model.segments={m.segments}: choose 2 to {P}; the encoder tells "

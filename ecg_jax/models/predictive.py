@@ -9,9 +9,7 @@ from flax import linen as nn
 from ecg_jax.config import Config
 from ecg_jax.errors import UserError
 from ecg_jax.models.heads import MLP
-from ecg_jax.models.resnet1d import ResNet1D
-
-STRIDE = 32  # samples between two positions of the encoder's map
+from ecg_jax.models.resnet1d import STRIDE, ResNet1D
 
 
 class Outputs(NamedTuple):
@@ -73,8 +71,3 @@ def stretch(config: Config) -> int:
             f"Hz, and the encoder needs {STRIDE} or more"
         )
     return samples
-
-
-def positions(config: Config) -> int:
-    """P, the length of the map of the config's records."""
-    return -(-round(config.seconds * config.rate) // STRIDE)

@@ -12,6 +12,7 @@ from flax import linen as nn
 from ecg_jax.errors import UserError
 from ecg_jax.models.conv1d import Conv
 
+STRIDE = 32  # samples between two positions of the feature map
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
