@@ -57,9 +57,9 @@ def test_rows_spread_evenly_have_the_rank_of_their_dimensions():
     assert 31 < health.effective_rank(x) <= 32
 
 
-@pytest.mark.parametrize("dimensions", [0, 1, 2])
+@pytest.mark.parametrize("dimensions", [0, 1, 2, 4])
 def test_a_planted_collapse_is_below_the_least_rank(dimensions):
-    """To a point, a line or a plane, up to float32's rounding."""
+    """To a point, a line, a plane or four dimensions, up to float32's rounding."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal(32) + rng.standard_normal((300, dimensions)) @ rng.standard_normal(
         (dimensions, 32)

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from ecg_jax import train
+from ecg_jax import health, train
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation.validator import Validator
@@ -68,7 +68,7 @@ def test_a_collapse_on_validation_is_said(small, monkeypatch, capsys, collapsed)
     )
     monkeypatch.setattr(validator, "_zero_shot", lambda *_: 0.5)
     rank = validator({}, {}, 1)["effective_rank"]
-    assert (rank < 3) == collapsed
+    assert (rank < health.LEAST_RANK) == collapsed
     assert ("have collapsed, to an effective rank of 1.0" in capsys.readouterr().out) == collapsed
 
 
