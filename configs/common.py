@@ -147,7 +147,7 @@ def modern(c: ConfigDict) -> None:
 
 
 # The learning rate of the methods that have a predictor and no negatives. At the rate of the others
-# few directions of their embeddings are left: after 5 epochs on PTB-XL, fold 9, an effective rank of
+# few directions of their embeddings are left: after 5 epochs on PTB-XL, fold 9, effective ranks of
 # 6.7 (BYOL), 4.9 (SimSiam) and 6.5 (ASTCL), and of 16, 29 and 17 at this one.
 WITHOUT_NEGATIVES = 5e-4
 
