@@ -17,6 +17,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c = common.against_reports(given, "mets")
     c.text.template = "The report of the ECG is that {text}"
     c.model.dim = 128
+    c.evaluate.paper = "mets"
     c.model.learn_temperature = True  # "the initialization of tau is set to 0.07"
     c.batch_size = 32
     c.optimizer.learning_rate = 1e-3

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,6 +111,9 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def check(config: Config) -> None:
     """Raises a UserError for a field whose value no run can have."""
     fields = flatten(config.to_dict())
+    for name, value in fields.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--config.{name}={value}: must be a finite number")
     positive = ("epochs", "batch_size", "shards", "log_every", "eval_every", "seconds", "rate")
     positive += ("model.width", "model.dim", "model.temperature", "evaluate.draws")
     positive += ("evaluate.neighbours", "evaluate.batch_size", "optimizer.learning_rate")
@@ -138,6 +142,7 @@ def check(config: Config) -> None:
         "text.pooling": ("auto", "mean", "cls"),
         "text.empty": ("drop", "error"),
         "text.language": ("english", "original"),
+        "evaluate.paper": ("etp", "mets"),
     }
     for name, allowed in choices.items():
         if name not in fields:  # a method's config has what it reads
@@ -239,7 +244,8 @@ def from_json(tree: dict[str, Any]) -> Config:
     """The config that `to_json` wrote, of this version or, if its method reads reports, of an
     earlier one."""
     tree = copy.deepcopy(tree)
-    for name, value in (ADDED | (ADDED_WITH_TEXT if "text" in tree else {})).items():
+    own = {"evaluate.paper": "mets" if tree.get("method") == "mets" else "etp"}
+    for name, value in (ADDED | own | (ADDED_WITH_TEXT if "text" in tree else {})).items():
         *groups, field = name.split(".")
         place = functools.reduce(lambda tree, group: tree.setdefault(group, {}), groups, tree)
         place.setdefault(field, value)

@@ -11,6 +11,10 @@ class UserError(Exception):
     """Wrong input. The programs print it as one line and exit with status 2."""
 
 
+class NoFigureError(UserError):
+    """Too few records or labels for one figure; others may still be had."""
+
+
 def run_main(main: Callable[[], int | None]) -> None:
     """Runs a program's `main`; a `UserError`, and a file that cannot be read or written, is one
     line and exit status 2."""

@@ -84,6 +84,7 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
         figure of what is asked for.
     """
     config = experiment.config
+    examine.check(config)
     if not config.evaluate.protocols and not config.evaluate.retrieval:
         print("nothing to evaluate: config.evaluate names no protocol and no retrieval")
         return []
@@ -100,7 +101,7 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
         for part in examine.examine(subject):
             found.append(part)
             if part.split == "test":
-                rows += examine.rows(part, method=config.method, draws=config.evaluate.draws)
+                rows += examine.rows(part, paper=config.evaluate.paper, draws=config.evaluate.draws)
         if config.evaluate.retrieval:
             rows += examine.retrieval_rows(subject)
     if not rows:

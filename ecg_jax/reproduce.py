@@ -266,30 +266,33 @@ def evaluated(folder: Path) -> list[dict[str, Any]]:
 
 def wanted(table: Table, run: Run, config: Config, dataset: str) -> Config:
     """The run's config with what a table asks of one dataset. The control with permuted reports is
-    examined frozen and on the test records as they are."""
+    examined frozen; baselines, on the test records as they are."""
     config = config.copy_and_resolve_references()
     config.dataset = dataset
-    control, frozen = run.encoder == "shuffled", ("zero_shot", "linear_probe")
+    control, frozen = run.encoder == "shuffled", ("zero_shot", "linear_probe", "knn")
     protocols = [name for name in table.protocols if name in frozen or not control]
     config.evaluate.update(
         tasks=table.targets[dataset],
         protocols=tuple(protocols),
         fractions=table.fractions,
         finetune_rules=table.finetune_rules,
-        conditions=table.conditions if run.encoder == "trained" else (),
+        paper=table.method,
+        conditions=table.conditions if run.method == table.method else (),
         retrieval=dataset == "ptb_xl",
     )
     return config
 
 
 def beside(rows: Sequence[results.Row], name: str) -> str:
-    """Macro figures and retrieval, a line for each protocol, rule, share, encoder and metric: ours
-    as mean ± standard deviation over seeds, half the width of the 95 % interval over patients,
-    chance, and the paper's. Classes and harder records are in report.html."""
+    """Macro figures, retrieval and the classes that the paper prints, a line for each protocol,
+    rule, share, encoder and metric: ours as mean ± standard deviation over seeds, half the width of
+    the 95 % interval over patients, chance, and the paper's. Other classes and harder records are
+    in report.html."""
+    printed = {(row["task"], row["label"]) for row in published.load() if row["table"] == name}
     groups: dict[tuple, list[results.Row]] = {}
     for row in rows:
-        labels = (results.MACRO, "ecg_to_report", "report_to_ecg")
-        if row["label"] in labels and not row["condition"]:
+        general = row["label"] in (results.MACRO, "ecg_to_report", "report_to_ecg")
+        if (general or (row["task"], row["label"]) in printed) and not row["condition"]:
             groups.setdefault((*key(row), row["label"], row["metric"]), []).append(row)
     theirs = {
         _published_key(row, row["encoder"] if row["role"] == "baseline" else row["role"]): row
@@ -297,14 +300,16 @@ def beside(rows: Sequence[results.Row], name: str) -> str:
         if row["table"] == name
     }
     lines = [
-        f"{'task':<8}{'protocol':<22}{'rule':<11}{'encoder':<18}{'metric':<11}"
+        f"{'task':<8}{'protocol':<26}{'rule':<11}{'encoder':<18}{'metric':<11}"
         "ours, interval, chance, the paper's"
     ]
     for group in groups.values():
         first = group[0]
         share = "" if first["fraction"] in (None, 1) else f" {first['fraction']:.0%}"
-        what = first["protocol"] + share if first["label"] == results.MACRO else first["label"]
-        line = f"{first['task']:<8}{what:<22}{first['rule']:<11}"
+        what = first["protocol"] + share
+        if first["label"] != results.MACRO:
+            what = f"{first['protocol']}, {first['label']}"
+        line = f"{first['task']:<8}{what:<26}{first['rule']:<11}"
         line += f"{first['encoder']:<18}{first['metric']:<11}{spread([r['value'] for r in group])}"
         widths = [r["ci_high"] - r["ci_low"] for r in group if r["ci_low"] is not None]
         if widths:

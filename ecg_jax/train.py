@@ -29,6 +29,7 @@ from ecg_jax.data import records, resident
 from ecg_jax.data.leads import LEADS
 from ecg_jax.data.records import check_disjoint
 from ecg_jax.errors import UserError, run_main
+from ecg_jax.evaluation import examine
 from ecg_jax.evaluation.validator import Validator
 from ecg_jax.experiment import Experiment, open_experiment
 from ecg_jax.methods import Method, Plan, lasting
@@ -158,6 +159,7 @@ def open_together(config: Config) -> Experiment:
     workdir.check_hosts(config)
     experiment = hosts.together(lambda: open_experiment(config))
     hosts.together(lambda: check_memory(experiment))
+    examine.check(config)
     check_disjoint(experiment.train, experiment.validation)
     check_split(experiment)
     return experiment

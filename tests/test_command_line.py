@@ -111,6 +111,12 @@ def test_a_field_that_the_method_would_not_read(field):
         parse("--config=configs/byol.py", "--workdir=x", f"--config.{field}=1")
 
 
+def test_a_number_that_is_none(small):
+    small.model.temperature = float("nan")
+    with pytest.raises(UserError, match=r"--config\.model\.temperature=nan: must be a finite"):
+        open_experiment(small)
+
+
 def test_a_method_that_is_not_there(small):
     small.method = "os"
     with pytest.raises(UserError, match="no method 'os'"):

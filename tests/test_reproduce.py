@@ -190,6 +190,35 @@ def test_published_figures_stand_beside_ours():
     )
 
 
+def test_all_of_a_table_are_judged_by_its_papers_rule():
+    args = argparse.Namespace(recipe="modern", rate=100, text="minilm", data_dir="here")
+    for name, paper in (("etp-table1", "etp"), ("mets-table1", "mets")):
+        table = dataclasses.replace(reproduce.TABLES[name], baselines=("simclr", "mets", "etp"))
+        for run in reproduce.runs(table, [0]):
+            config = reproduce.recipe(args, table, run)
+            assert reproduce.wanted(table, run, config, "ptb_xl").evaluate.paper == paper
+
+
+def test_controls_are_examined_frozen_and_on_harder_records():
+    table = reproduce.TABLES["corrected"]
+    args = argparse.Namespace(recipe="modern", rate=100, text="minilm", data_dir="here")
+    run = reproduce.Run("etp", 0, "shuffled")
+    asked = reproduce.wanted(table, run, reproduce.recipe(args, table, run), "ptb_xl").evaluate
+    assert asked.protocols == ("zero_shot", "linear_probe", "knn")
+    assert asked.conditions == ("all",)
+
+
+def test_a_table_by_class_is_printed_by_class():
+    theirs = [row for row in published.table("etp-table2") if row["role"] == "trained"]
+    ours = {"encoder": "trained", "condition": "", "split": "test", "chance": 0.5, "seed": 0}
+    ours |= {"value": 0.7, "ci_low": 0.6, "ci_high": 0.8}
+    rows = [row | ours for row in theirs] + [theirs[0] | ours | {"label": "XYZ"}]
+    lines = reproduce.beside(rows, "etp-table2").splitlines()[1:]
+    assert len(lines) == len(theirs)
+    assert all(line.endswith("in the paper") for line in lines)
+    assert sum("zero_shot, HYP" in line for line in lines) == 3
+
+
 @pytest.mark.parametrize("seeds", ["", "a", "0;1", "0,0", "-1"])
 def test_bad_seeds(table, monkeypatch, seeds):
     with pytest.raises(UserError, match=r"not different whole numbers, such as 0,1,2"):

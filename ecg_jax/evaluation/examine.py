@@ -4,28 +4,49 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ecg_jax.errors import UserError
-from ecg_jax.evaluation import bootstrap, label_check, protocols, results, retrieval, single_label
+from ecg_jax.config import Config
+from ecg_jax.errors import NoFigureError, UserError
+from ecg_jax.evaluation import (
+    bootstrap,
+    label_check,
+    protocols,
+    results,
+    retrieval,
+    robustness,
+    single_label,
+)
 from ecg_jax.evaluation.predictions import Predictions
 from ecg_jax.evaluation.protocols import RULES
 from ecg_jax.evaluation.subject import Subject
+
+
+def check(config: Config) -> None:
+    """Raises a UserError for a list of what is evaluated that names a thing twice, or one that
+    there is not. Which tasks there are, the records say."""
+    harder = (condition.name for condition in robustness.conditions(config.rate))
+    known = {
+        "protocols": tuple(PROTOCOLS),
+        "rules": RULES,
+        "finetune_rules": RULES,
+        "conditions": ("all", *harder),
+    }
+    for field in ("tasks", "fractions", "finetune_fractions", *known):
+        asked = config.evaluate[field]
+        for name in asked:
+            if field in known and name not in known[field]:
+                kind = field.replace("finetune_", "").removesuffix("s")
+                raise UserError(f"unknown {kind} {name!r}: there are {', '.join(known[field])}")
+        if len(set(asked)) < len(asked):
+            raise UserError(f"evaluate.{field}={','.join(map(str, asked))}: name each once")
 
 
 def examine(subject: Subject) -> Iterator[Predictions]:
     """Predictions of every protocol, task, rule, fraction and condition of the config.
 
     Raises:
-      UserError: an unknown protocol or task; labels that look misplaced.
+      UserError: an unknown task; labels that look misplaced.
     """
     config = subject.material.experiment.config.evaluate
-    for kind, asked, known in (
-        ("protocol", config.protocols, PROTOCOLS),
-        ("rule", (*config.rules, *config.finetune_rules), RULES),
-        ("condition", config.conditions, ("all", *subject.material.conditions)),
-    ):
-        for name in asked:
-            if name not in known:
-                raise UserError(f"unknown {kind} {name!r}: there are {', '.join(known)}")
     for task in config.tasks:
         if subject.name != "random":
             _guard(subject, task)
@@ -55,12 +76,13 @@ def _by_rule(
     rules: Sequence[str] | None = None,
 ) -> Iterator[Predictions]:
     """`scored(rule)` of these rules, or of the config's. Where no record has exactly one label, or
-    too few have, there are no figures by the paper's rule, and a line says so."""
+    too few have, there are no figures by the paper's rule, and a line says so; what else may go
+    wrong ends the evaluation."""
     asked = subject.material.experiment.config.evaluate.rules
     for rule in asked if rules is None else rules:
         try:
             found = list(scored(rule))
-        except UserError as error:
+        except NoFigureError as error:
             if rule != "paper":
                 raise
             print(f"{subject.name}, {task}: no figures by the paper's rule: {error}")
@@ -186,12 +208,12 @@ FROZEN: dict[str, tuple[Callable[[Subject, str, str], protocols.Fitted], float |
 }
 
 
-def rows(predictions: Predictions, *, method: str, draws: int) -> list[results.Row]:
-    """Figures of the test records: the corrected rule's, or those of the method's paper."""
+def rows(predictions: Predictions, *, paper: str, draws: int) -> list[results.Row]:
+    """Figures of the test records: the corrected rule's, or those of a paper, "etp" or "mets"."""
     p = predictions
     where: dict[str, Any] = dict(task=p.task, dataset=p.dataset, split="test", protocol=p.protocol)
     where |= dict(encoder=p.encoder, classes=p.classes)
-    if p.rule == "paper" and method == "mets":
+    if p.rule == "paper" and paper == "mets":
         chosen = single_label.mets_set(p.y, p.record_id).rows
         found = single_label.mets_rows(
             p.y[chosen], p.score[chosen], p.patient_id[chosen], draws=draws, **where

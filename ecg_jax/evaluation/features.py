@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ecg_jax.errors import UserError
+from ecg_jax.errors import NoFigureError, UserError
 
 
 def checked(whose: str, x: np.ndarray) -> np.ndarray:
@@ -40,13 +40,14 @@ def check_fit(
     """bool [K]: labels with positives and negatives in training.
 
     Raises:
-      UserError: other features or labels in validation, or nothing to fit and to choose by.
+      UserError: other features or labels in validation.
+      NoFigureError: nothing to fit and to choose by.
     """
     if x_train.shape[1] != x_val.shape[1] or y_train.shape[1] != y_val.shape[1]:
         raise UserError("training and validation differ in their features or labels")
     fitted, judged = ((y.sum(axis=0) > 0) & (y.sum(axis=0) < len(y)) for y in (y_train, y_val))
     if not (fitted & judged).any():
-        raise UserError("no label has positives and negatives in both training and validation")
+        raise NoFigureError("no label has positives and negatives in both training and validation")
     return fitted
 
 

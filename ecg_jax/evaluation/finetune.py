@@ -19,7 +19,7 @@ from ecg_jax.data import augment, normalize
 from ecg_jax.data.records import Records
 from ecg_jax.data.resident import Batch
 from ecg_jax.data.stream import Stream
-from ecg_jax.errors import UserError
+from ecg_jax.errors import NoFigureError, UserError
 from ecg_jax.evaluation import linear_probe, metrics
 from ecg_jax.experiment import Experiment
 
@@ -109,12 +109,13 @@ class Finetuner:
           seed: of the batches and augmentations; the same one gives the same weights.
 
         Raises:
-          UserError: no such task; no class to learn or to choose by; a loss that is not finite.
+          UserError: no such task; a loss that is not finite.
+          NoFigureError: no class to learn or to choose by.
         """
         y, y_validation = (_labels(split, task) for split in (train, validation))
         fitted = _mixed(y)
         if not (fitted & _mixed(y_validation)).any():
-            raise UserError(
+            raise NoFigureError(
                 f"no class of {task} has positives and negatives among both the {len(y)} training "
                 f"and the {len(y_validation)} validation records: nothing to learn or to choose by"
             )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ecg_jax.data.records import Records
-from ecg_jax.errors import UserError
+from ecg_jax.errors import NoFigureError, UserError
 from ecg_jax.evaluation import (
     features,
     finetune,
@@ -49,7 +49,8 @@ def judged(split: Records, task: str, rule: str) -> Judged:
     with exactly one, and MIT-BIH's windows by their most serious beat (see `windows`).
 
     Raises:
-      UserError: the dataset has no such task, or no record of the split is judged.
+      UserError: the dataset has no such task.
+      NoFigureError: no record of the split is judged.
     """
     tasks.check(split.dataset, split.classes, [task])
     y = split.labels[task]
@@ -58,7 +59,7 @@ def judged(split: Records, task: str, rule: str) -> Judged:
     rows = single_label.only_one(y) if rule == "paper" else np.flatnonzero(y.any(axis=1))
     if not len(rows):
         which = "exactly one label" if rule == "paper" else "a label"
-        raise UserError(f"no record of {split.dataset} {split.split} has {which} of {task}")
+        raise NoFigureError(f"no record of {split.dataset} {split.split} has {which} of {task}")
     return Judged(rows, y[rows])
 
 
@@ -70,11 +71,11 @@ def fit_zero_shot(subject: Subject, task: str, rule: str) -> Fitted:
     embedding = subject.encode(validation).embedding[rows]
     by_set = {name: zero_shot.scores(embedding, c) for name, c in classes.items()}
     if rule == "paper":
-        chosen = "mets" if experiment.config.method == "mets" else "etp"
+        chosen = experiment.config.evaluate.paper
         if chosen not in by_set:
             raise UserError(
                 f"{experiment.config.evaluate.prompts}: [templates] lacks {chosen!r}, which the "
-                "paper's rule asks with"
+                "paper's rule asks with: add it, or leave the rule out of evaluate.rules"
             )
         note = f"the template of {chosen.upper()}"
     else:

@@ -115,9 +115,9 @@ def test_rows_of_both_rules(subject):
     found = ask(subject, protocols=("linear_probe",), fractions=(1.0,), conditions=())
     by = {p.rule: p for p in found if p.split == "test"}
     rows = {
-        (rule, method): examine.rows(by[rule], method=method, draws=20)
+        (rule, paper): examine.rows(by[rule], paper=paper, draws=20)
         for rule in by
-        for method in ("etp", "mets")
+        for paper in ("etp", "mets")
     }
     metrics = {key: {row["metric"] for row in value} for key, value in rows.items()}
     assert metrics["corrected", "etp"] == {"auroc", "auprc", "f1", "accuracy"}
@@ -174,12 +174,38 @@ def test_predictions_are_read_back_as_they_were(subject, tmp_path):
         ({"protocols": ("zero_shoot",)}, "unknown protocol 'zero_shoot': there are zero_shot, "),
         ({"conditions": ("5 leads",)}, "unknown condition '5 leads': there are all, 12 leads, "),
         ({"rules": ("papr",)}, "unknown rule 'papr': there are corrected, paper"),
+        ({"finetune_rules": ("papr",)}, "unknown rule 'papr': there are corrected, paper"),
+        ({"tasks": ("super", "super")}, "evaluate.tasks=super,super: name each once"),
+        ({"fractions": (1.0, 1)}, "evaluate.fractions=1.0,1: name each once"),
+        ({"protocols": ("knn", "knn")}, "evaluate.protocols=knn,knn: name each once"),
     ],
 )
-def test_unknown_names(subject, fields, message):
+def test_what_is_asked_for_exists_and_is_asked_for_once(simulated, fields, message):
+    config = agreement.small(simulated)
+    examine.check(config)
+    config.evaluate.update(fields)
     with pytest.raises(UserError, match=message):
-        ask(subject, **({"protocols": ("zero_shot",), "conditions": ()} | fields))
-    subject.material.experiment.config.evaluate.rules = protocols.RULES
+        examine.check(config)
+
+
+def test_a_failure_is_not_taken_for_a_rule_without_figures(subject, monkeypatch):
+    def failing(*_):
+        raise UserError("the loss is nan")
+
+    monkeypatch.setattr(protocols, "fit_knn", failing)
+    monkeypatch.setattr(protocols, "fit_finetune", lambda *_: failing())
+    for protocol in ("knn", "finetune"):
+        with pytest.raises(UserError, match="the loss is nan"):
+            ask(subject, protocols=(protocol,), finetune_rules=("paper",), conditions=())
+    subject.material.experiment.config.evaluate.finetune_rules = protocols.RULES
+
+
+def test_the_papers_rule_asks_with_the_papers_template(subject):
+    notes = {}
+    for paper in ("mets", "etp"):
+        found = ask(subject, paper=paper, protocols=("zero_shot",), conditions=())
+        notes[paper] = next(p.note for p in found if p.rule == "paper")
+    assert notes == {"etp": "the template of ETP", "mets": "the template of METS"}
 
 
 def test_retrieval_has_both_directions(subject):
