@@ -14,8 +14,6 @@ import numpy as np
 
 from ecg_jax.errors import UserError
 
-FRACTIONS = (0.01, 0.05, 0.1, 1.0)
-
 
 class Subset(NamedTuple):
     """Training records to use.

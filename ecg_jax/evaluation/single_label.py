@@ -112,22 +112,6 @@ def predict(score: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(score), -np.inf, score).argmax(axis=1)
 
 
-def confusion(y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """int64 [K, K]: records of class i (row) predicted as class j (column).
-
-    Args:
-      y: bool [N, K], one label each.
-      predicted: int [N].
-
-    Raises:
-      UserError: a record with no or several labels, predictions that do not fit.
-    """
-    y, predicted = _checked_single(y, predicted)
-    K = y.shape[1]
-    pair = y.argmax(axis=1) * K + predicted
-    return np.bincount(pair, minlength=K * K).reshape(K, K)
-
-
 def mets_rows(
     y: np.ndarray,
     score: np.ndarray,

@@ -6,6 +6,8 @@ import pytest
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import fractions
 
+FRACTIONS = (0.01, 0.05, 0.1, 1.0)
+
 
 def split(seed=0, patients=400, prevalence=(0.5, 0.2, 0.05, 0.01, 0.0)):
     """1-3 records for every patient, who has the same labels in most of them."""
@@ -18,7 +20,7 @@ def split(seed=0, patients=400, prevalence=(0.5, 0.2, 0.05, 0.01, 0.0)):
 
 def test_patients_are_whole():
     y, patient = split()
-    for fraction in fractions.FRACTIONS:
+    for fraction in FRACTIONS:
         subset = fractions.draw(y, patient, fraction)
         inside = np.isin(np.arange(len(y)), subset.rows)
         assert not set(patient[inside]) & set(patient[~inside])
@@ -29,7 +31,7 @@ def test_patients_are_whole():
 
 def test_small_fractions_lie_within_larger_ones():
     y, patient = split()
-    subsets = [set(fractions.draw(y, patient, f, seed=3).rows) for f in fractions.FRACTIONS]
+    subsets = [set(fractions.draw(y, patient, f, seed=3).rows) for f in FRACTIONS]
     assert all(a < b for a, b in itertools.pairwise(subsets))
     assert subsets[-1] == set(range(len(y)))
 

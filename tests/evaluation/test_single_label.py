@@ -169,18 +169,6 @@ def test_a_class_without_score_is_not_predicted():
         single_label.predict(np.array([[0.0, 1.0, 2.0], [0.0, 5.0, np.nan]]))
 
 
-def test_confusion_agrees_with_scikit_learn():
-    y, score, _ = sample()
-    predicted = score.argmax(axis=1)
-    found = single_label.confusion(y, predicted)
-    assert found.dtype == np.int64
-    expected = sk.confusion_matrix(y.argmax(axis=1), predicted, labels=range(5))
-    np.testing.assert_array_equal(found, expected)
-    few = single_label.confusion(np.eye(5, dtype=bool)[[3]], np.array([1]))
-    assert few.shape == (5, 5)
-    assert few[3, 1] == few.sum() == 1
-
-
 @pytest.mark.parametrize("levels", [None, 1])
 def test_rows_of_etp_hold_scikit_learns_figures(levels):
     y, score, patient = sample(levels=levels)
@@ -270,9 +258,7 @@ def test_wrong_input_is_refused():
     with pytest.raises(UserError, match="one class number for each of 300"):
         mets(y, score[1:], patient)
     with pytest.raises(UserError, match="not one of the 5"):
-        single_label.confusion(y, np.full(300, 5))
-    with pytest.raises(UserError, match="one class number"):
-        single_label.confusion(y, score)
+        mets(y, np.c_[score, score.max(axis=1) + 1], patient)
     with pytest.raises(UserError, match="ETP's figures cannot be had"):
         single_label.etp_rows(np.zeros_like(y), score, patient, classes=CLASSES, draws=2, **WHERE)
     with pytest.raises(UserError, match="as many different record_ids"):
