@@ -16,9 +16,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c = common.self_supervised(common.parse_arg(arg), "moco")
     c.model.version = 2  # or 3 (Chen et al. 2021): no queue, a predictor
     # v2's 0.999 and 65,536 keys are for a million updates on a million images. In some hundred
-    # updates the key encoder would not arrive, and keys of long ago are another network's. (Longer
-    # queues were worse while a record's own older keys were among its negatives; not tried since.)
-    # The temperature is that of all methods here, not 0.2.
+    # updates the key encoder would not arrive, and keys of long ago are another network's. (The
+    # length was not chosen by measurement.) The temperature is that of all methods here, not 0.2.
     c.model.momentum = 0.99
     c.model.queue = 256
     return c

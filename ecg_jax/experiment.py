@@ -111,13 +111,13 @@ def open_experiment(config: Config) -> Experiment:
     """
     config_lib.check(config)
     normalize.check(config.normalize)
+    method, mesh = build(config), parallel.make_mesh()
     steps = {step["name"] for step in (*config.augment, *config.augment_second)}
     if "vcg" in steps and config.normalize == "lead":
         raise UserError(
             "--config.normalize=lead gives every lead a unit of its own, and the augmentation vcg "
             "needs one for all: choose millivolt or record"
         )
-    method, mesh = build(config), parallel.make_mesh()
     if method.encode_text and "text" not in config:
         raise UserError(
             f"{config.method} learns from reports, and a config without `text` names no text "

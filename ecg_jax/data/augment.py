@@ -243,6 +243,8 @@ def compose(steps: Sequence[Mapping[str, Any]], rate: int) -> Augmentation:
         known[f.__name__] = functools.partial(f, rate=rate)
     chain = []
     for step in steps:
+        if not isinstance(step, Mapping):
+            raise UserError(f"augmentation {step!r}: write {{'name': ..., options}}")
         options = dict(step)
         name = options.pop("name", None)
         if name not in known:

@@ -1,6 +1,7 @@
 """Views of a record that differ in the leads that they show."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,16 @@ def masks(groups: Sequence[Sequence[str] | str]) -> np.ndarray:
     if unknown := [name for group in named for name in group if name not in LEADS]:
         raise UserError(f"no lead {unknown[0]!r} for a lead group: there are {', '.join(LEADS)}")
     return np.array([[lead in group for lead in LEADS] for group in named]).reshape(-1, len(LEADS))
+
+
+def check_whole(chain: Sequence[Mapping[str, Any]]) -> None:
+    """Raises a UserError if augmentations hide leads, which views of few leads would be empty
+    of."""
+    if any(step["name"] == "lead_mask" for step in chain):
+        raise UserError(
+            "the augmentation lead_mask may hide every lead of a view that shows few: leave it out "
+            "of --config.augment"
+        )
 
 
 def show(

@@ -61,7 +61,8 @@ def build(config: Config) -> Method:
         across_time = prediction(normalize(out.forecast), normalize(out.parts))
         value = across_patient + m.temporal * across_time + game(out.logit)
         told = jnp.mean((out.logit > 0) == jnp.array([False, True]))
-        metrics = health.of_pairs(z[:, 0], z[:, 1]) | {"view_accuracy": told}
+        terms = {"across_patient": across_patient, "across_time": across_time}
+        metrics = health.of_pairs(z[:, 0], z[:, 1]) | terms | {"view_accuracy": told}
         return value, ({**state, **updated}, metrics)
 
     return towers.method(loss, whole=True)

@@ -56,6 +56,8 @@ def build(config: Config) -> Method:
         )
     network = Siamese(encoder(config), MLP((m.hidden, m.dim)))
     towers = Towers(config, network, second=False)
+    if single:
+        lead_views.check_whole(config.augment)
 
     def views(key: jax.Array, view: View) -> jax.Array:
         """[B, V, T, 12]: every segment with every lead that is shown."""

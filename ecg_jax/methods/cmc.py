@@ -63,6 +63,7 @@ def build(config: Config) -> Method:
         raise UserError("--config.model.groups: two of them show the same leads")
     network = Siamese(encoder(config), MLP((m.hidden, m.dim)))
     towers = Towers(config, network, second=False)
+    lead_views.check_whole(config.augment)
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         ecg = jnp.repeat(view.ecg[:, None], len(shown), axis=1)

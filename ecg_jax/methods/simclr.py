@@ -1,6 +1,7 @@
 """SimCLR (Chen et al. 2020, arXiv 2002.05709): two views of a record against all other records.
 
-The projector has BatchNorm in its hidden layer, as in the released code; section 2.1 has none.
+The projector has BatchNorm in its hidden layer, which section 2.1 has not; the released code has
+it after the last layer, too.
 """
 
 import jax

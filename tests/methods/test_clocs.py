@@ -134,3 +134,12 @@ def test_bad_input(config, changes, why):
     config.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=why):
         clocs.build(config)
+
+
+def test_views_of_one_lead_do_not_lose_it(config):
+    config.augment = ({"name": "lead_mask"},)
+    config.model.kind = "cmlc"
+    with pytest.raises(UserError, match="lead_mask may hide every lead of a view"):
+        clocs.build(config)
+    config.model.kind = "cmsc"  # all leads are shown
+    clocs.build(config)

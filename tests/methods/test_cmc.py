@@ -41,7 +41,7 @@ def view():
 
 
 def oracle(z, graph):
-    """Equations 2 and 3 in both directions, summed as equation 8 or 9 says."""
+    """Equations 2 and 3 in both directions, summed as section 3.3 says."""
     total = 0.0
     for i, j in itertools.combinations(range(z.shape[1]), 2):
         if graph == "full" or i == 0:
@@ -110,6 +110,12 @@ def test_records_need_the_leads_of_all_groups(config):
 def test_bad_input(config, field, value, why):
     config.model[field] = value
     with pytest.raises(UserError, match=why):
+        cmc.build(config)
+
+
+def test_views_of_few_leads_lose_none(config):
+    config.augment = ({"name": "scale"}, {"name": "lead_mask"})
+    with pytest.raises(UserError, match="lead_mask may hide every lead of a view"):
         cmc.build(config)
 
 

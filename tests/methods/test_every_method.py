@@ -33,8 +33,9 @@ def config(request, simulated):
 
 
 def test_learns_one_batch(config):
-    """The gap between the loss and its least value closes by half in 120 updates, and records
-    stay apart."""
+    """The gap between the loss and its least value closes by half in 120 updates, records stay
+    apart, and the first layer of the encoder, which heads could learn a batch without, is told
+    how."""
     method, rng = build(config), np.random.default_rng(0)
     B, T = config.batch_size, round(config.seconds * config.rate)
     rows = jnp.arange(B)
@@ -59,12 +60,16 @@ def test_learns_one_batch(config):
         params = jax.tree.map(jnp.add, params, updates)
         if method.after_update is not None:
             state = method.after_update(params, state)
-        return params, state, moments, loss, metrics
+        return params, state, moments, loss, metrics, gradient["encoder"]["conv_stem"]
 
     losses = []
     for _ in range(120):
-        params, state, moments, loss, metrics = step(params, state, moments, jax.random.key(0))
+        params, state, moments, loss, metrics, stem = step(
+            params, state, moments, jax.random.key(0)
+        )
         losses.append(float(loss))
+        if len(losses) == 1 + agreement.BEGINS.get(config.method, 0):
+            assert all(np.abs(leaf).max() > 1e-6 for leaf in jax.tree.leaves(stem))
     assert np.isfinite(losses).all() and all(np.isfinite(list(metrics.values())))
     least = agreement.LEAST.get(config.method, 0.0)
     first = losses[agreement.BEGINS.get(config.method, 0)]

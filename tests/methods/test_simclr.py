@@ -8,6 +8,7 @@ import tiny
 from configs import simclr
 from ecg_jax import methods
 from ecg_jax.errors import UserError
+from ecg_jax.experiment import open_experiment
 from ecg_jax.models.heads import MLP
 from ecg_jax.models.siamese import Siamese, encoder
 from ecg_jax.towers import Towers
@@ -58,6 +59,12 @@ def test_bad_input():
     config.augment = ({"name": "blur"},)
     with pytest.raises(UserError, match="unknown augmentation 'blur'"):
         methods.build(config)
+    bare = ("scale", "augmentation 'scale': write")
+    nameless = ({"sd": 0.1}, "unknown augmentation None")
+    for step, why in (bare, nameless):
+        config.augment = (step,)
+        with pytest.raises(UserError, match=why):
+            open_experiment(config)
     config.augment, config.accumulate = (), 16
     with pytest.raises(UserError, match=r"16 in 16 chunks: .* each chunk needs two or more"):
         methods.build(config)
