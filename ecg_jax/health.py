@@ -6,7 +6,8 @@ import numpy as np
 
 # An effective rank of the embeddings of a whole split below this is called a collapse. One to
 # a point has 0, one to a line about 1 to 2. Of PTB-XL's fold 9 the methods here have 15 to 67;
-# ASTCL at too high a rate came down to 3 to 5 while its nearest neighbours got worse.
+# ASTCL at too high a rate came down to 3 to 5 while its nearest neighbours got worse
+# (docs/results.md).
 LEAST_RANK = 5.0
 
 
