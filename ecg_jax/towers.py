@@ -1,6 +1,7 @@
 """A network as the pure functions that a method without a text side is made of."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,6 +17,26 @@ from ecg_jax.models.chunked import check_chunks, in_chunks
 from ecg_jax.models.heads import normalize
 
 Tree = Any
+
+
+def training_pass(network: nn.Module, config: Config) -> Callable[..., tuple[Any, Tree]]:
+    """(variables, x) -> (outputs, {"batch_stats"} after them), BatchNorm's statistics being those
+    of all of x or, by config.parallel.batch_norm, of each device's part."""
+    train = functools.partial(network.apply, train=True, mutable=["batch_stats"])
+    return parallel.per_device(train) if config.parallel.batch_norm == "device" else train
+
+
+def over_views(
+    run: Callable[[jax.Array], tuple[Any, Tree]], x: jax.Array, chunks: int
+) -> tuple[Any, Tree]:
+    """`run`, which takes [N, ...], on views x [B, V, ...], in chunks of records: -> (outputs of
+    [B, V, ...], what `run` updated)."""
+
+    def flat(x: jax.Array) -> tuple[Any, Tree]:
+        outputs, updated = run(x.reshape(-1, *x.shape[2:]))
+        return jax.tree.map(lambda y: y.reshape(*x.shape[:2], *y.shape[1:]), outputs), updated
+
+    return in_chunks(flat, x, chunks)
 
 
 class Towers:
@@ -51,9 +72,7 @@ class Towers:
             )
         chains = config.augment, config.augment_second or config.augment
         self.chains = tuple(augment.compose(chain, config.rate) for chain in chains)
-        self._train = functools.partial(network.apply, train=True, mutable=["batch_stats"])
-        if config.parallel.batch_norm == "device":
-            self._train = parallel.per_device(self._train)
+        self._train = training_pass(network, config)
 
     def init(self, key: jax.Array, view: View) -> tuple[Tree, Tree]:
         variables = self.network.init(key, view.ecg, train=False)
@@ -69,12 +88,7 @@ class Towers:
         {"batch_stats"} after them). A record's views stay on its device, and BatchNorm takes all
         views of the batch together."""
         variables = {"params": params, "batch_stats": state["batch_stats"]}
-
-        def run(x: jax.Array) -> tuple[Any, Tree]:
-            outputs, updated = self._train(variables, x.reshape(-1, *x.shape[2:]))
-            return jax.tree.map(lambda y: y.reshape(*x.shape[:2], *y.shape[1:]), outputs), updated
-
-        return in_chunks(run, x, self.chunks)
+        return over_views(functools.partial(self._train, variables), x, self.chunks)
 
     def health(self, out: Any) -> dict[str, jax.Array]:
         """`health.of_pairs` of both views' projections [B, 2, P]."""

@@ -33,6 +33,14 @@ STARTS = {"smooth": 2, "relu": 6}  # of each network: one agrees always, the oth
 SHALLOW = {18: (1, 1)}  # the stages of a network that compiles in little time
 CONFIGS = Path(__file__).parent.parent / "configs"
 METHODS = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("common",))
+# Options that change what is computed: name -> (method, fields of config.model).
+VARIANTS = {
+    "moco_v3": ("moco", {"version": 3}),
+    "swav_queue": ("swav", {"queue": 32, "queue_from": 0.01}),
+    "cmc_core": ("cmc", {"graph": "core"}),
+    "clocs_cmsmlc": ("clocs", {"kind": "cmsmlc"}),
+}
+IN_PROCESSES = [*METHODS, "moco_v3", "swav_queue"]
 OWN = {
     "moco": {"queue": 32},
     "swav": {"prototypes": 8},
@@ -49,8 +57,9 @@ def shallow(setattr):
     setattr(resnet1d, "STAGES", SHALLOW)
 
 
-def tiny(method, data_dir):
-    """A method's own config, on simulated records, with a tiny network."""
+def tiny(name, data_dir):
+    """A method's own config, or a variant's, on simulated records, with a tiny network."""
+    method, fields = VARIANTS.get(name, (name, {}))
     module = importlib.import_module(f"configs.{method}")
     config = module.get_config("demo")
     config.update(data_dir=str(data_dir), build=False, batch_size=16, shards=16, seconds=5.0)
@@ -58,7 +67,7 @@ def tiny(method, data_dir):
     config.augment = config.augment[:2]  # each takes time to compile
     config.optimizer.update(learning_rate=3e-3, schedule="constant")
     config.evaluate.update(tasks=("super",), select="super", draws=20)
-    config.model.update(OWN.get(method, {}))
+    config.model.update(OWN.get(method, {}) | fields)
     return config
 
 
@@ -203,7 +212,7 @@ def main():
         with network(kind):
             for start, found in training(config, starts=starts).items():
                 figures |= {f"{kind} {start} {name}": value for name, value in found.items()}
-    for method in METHODS:
+    for method in IN_PROCESSES:
         figures |= {f"{method} {k}": v for k, v in of_method(method, data_dir).items()}
     if hosts.first():
         np.savez(out, **figures)

@@ -105,7 +105,7 @@ def test_five_steps_of_a_smooth_network_agree(two_processes, simulated, devices)
         assert not differing(ours, theirs)
 
 
-@pytest.mark.parametrize("method", agreement.METHODS)
+@pytest.mark.parametrize("method", agreement.IN_PROCESSES)
 def test_two_steps_of_every_method_agree(two_processes, simulated, method):
     """Parameters, statistics, queues, banks and losses, on eight devices of one process."""
     ours = agreement.of_method(method, simulated, jax.devices())

@@ -11,15 +11,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ecg_jax import health, parallel
+from ecg_jax import health
 from ecg_jax.config import Config
 from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.losses.contrastive import info_nce, sigmoid, symmetric_info_nce
 from ecg_jax.methods import Encoded, Method, View
 from ecg_jax.models import siamese
-from ecg_jax.models.chunked import check_chunks, in_chunks
+from ecg_jax.models.chunked import check_chunks
 from ecg_jax.models.heads import Projection, normalize
+from ecg_jax.towers import over_views, training_pass
 
 MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 SIGMA_2 = 0.07  # temperature of equation 6
@@ -81,13 +82,11 @@ def build(config: Config) -> Method:
             return jnp.float32(m.temperature)
         return 1 / jnp.minimum(jnp.exp(params["log_scale"]), MAX_SCALE)
 
-    apply_training = functools.partial(encoder.apply, train=True, mutable=["batch_stats"])
-    if config.parallel.batch_norm == "device":
-        apply_training = parallel.per_device(apply_training)
+    train = training_pass(encoder, config)
 
-    def train_encode(params: dict, state: dict, ecg: jax.Array, lead_mask: jax.Array | None):
+    def train_encode(params: dict, state: dict, ecg: jax.Array, lead_mask: jax.Array):
         del lead_mask  # see encode
-        return apply_training({"params": params["encoder"], **state}, ecg)
+        return train({"params": params["encoder"], **state}, ecg)
 
     def contrast(params: dict, e: jax.Array, t: jax.Array, group: jax.Array | None) -> jax.Array:
         tau = temperature(params)
@@ -115,11 +114,8 @@ def build(config: Config) -> Method:
         return info_nce(e[:, 0], e[:, 1], SIGMA_2)
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
-        def train_chunk(x: jax.Array) -> tuple[Any, Any]:
-            flat, updated = train_encode(params, state, x.reshape(-1, *x.shape[2:]), None)
-            return flat.reshape(*x.shape[:2], -1), updated
-
-        features, updated = in_chunks(train_chunk, views(key, view), chunks)
+        run = functools.partial(train, {"params": params["encoder"], **state})
+        features, updated = over_views(run, views(key, view), chunks)
         e, t = project(params, features[:, 0]), encode_text(params, view.text)
         value = contrast(params, e, t, positives(view))
         metrics = {"temperature": temperature(params), **health.of_pairs(e, t)}

@@ -119,15 +119,15 @@ def test_it_adds_to_the_loss_what_the_encoder_makes_of_two_views(config, view):
 def test_the_second_view_is_drawn_anew_and_the_first_as_without(config, view, monkeypatch):
     seen = []
 
-    def in_chunks(encode, x, chunks):
+    def over_views(encode, x, chunks):
         seen.append(x)
         raise InterruptedError
 
-    monkeypatch.setattr(etp, "in_chunks", in_chunks)
+    monkeypatch.setattr(etp, "over_views", over_views)
     for weight in (0.0, 1.0):
         config.model.invariance = weight
         with pytest.raises(InterruptedError):
-            build(config).loss({}, {}, view, jax.random.key(1))
+            build(config).loss({"encoder": {}}, {}, view, jax.random.key(1))
     first, _ = augment.compose(config.augment, 100)(jax.random.key(1), view.ecg, view.lead_mask)
     assert [x.shape[1] for x in seen] == [1, 2]
     for x in seen:

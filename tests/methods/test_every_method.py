@@ -27,7 +27,7 @@ def shallow(monkeypatch):
     agreement.shallow(monkeypatch.setattr)
 
 
-@pytest.fixture(params=agreement.METHODS)
+@pytest.fixture(params=[*agreement.METHODS, *agreement.VARIANTS])
 def config(request, simulated):
     return agreement.tiny(request.param, simulated)
 
@@ -85,6 +85,7 @@ class Watched(ConfigDict):
         return super().__getattr__(name)
 
 
+@pytest.mark.parametrize("config", agreement.METHODS, indirect=True)
 def test_reads_every_field_of_its_config(config):
     """A field that changes nothing would let a run claim what was not done."""
     asked = importlib.import_module(f"configs.{config.method}").get_config().model.keys()
