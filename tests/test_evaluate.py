@@ -141,12 +141,20 @@ def two_datasets(simulated, tmp_path_factory):
 
 
 def test_transfer(trained, two_datasets, monkeypatch, capsys):
-    """An encoder on a dataset that it was not trained on: labels, prompts and leads of that one."""
+    """An encoder on a dataset that it was not trained on: labels, prompts and leads of that one,
+    and one page of both."""
+    run(monkeypatch, evaluate, trained, "--protocols", "zero_shot")
+    capsys.readouterr()
     asked = ("--dataset", "mit_bih", "--tasks", "aami", "--protocols", "zero_shot,linear_probe")
     rows = run(monkeypatch, evaluate, trained, *asked, "--data_dir", str(two_datasets))
     ours = [row for row in rows if row["dataset"] == "mit_bih"]
     assert {row["protocol"] for row in ours} == {"zero_shot", "linear_probe"}
     assert {row["label"] for row in ours} >= {"N", "S", "V", "macro"}
+    page = (trained / "report.html").read_text()
+    for name in ("mit_bih aami", "simulated super"):
+        assert f"<summary>{name}: validation records" in page
+        assert f"<summary>{name}: t-SNE" in page
+        assert f"<h3>Best cases of {name}" in page
     shown = capsys.readouterr().out
     assert "mit_bih has the leads II, V1, V5; I, III, aVR" in shown
     assert "could not be checked" not in shown

@@ -18,6 +18,7 @@ from ecg_jax.evaluation.predictions import Predictions
 from ecg_jax.evaluation.report import Content, Embedding, PromptMap, Sample, render
 
 EVIL = '<script>alert("planted")</script>"\'&<img src=x onerror=alert(1)>\x00\u202e'
+LEADS = np.ones(12, bool)
 CLASSES = ["CD", "MI", "NORM", "RARE<i>"]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SWITCHES = (
@@ -110,10 +111,14 @@ def content() -> Content:
     ecg = rng.integers(-800, 800, (1000, 12)).astype(np.int16)
     mask = np.ones(12, bool)
     mask[3] = False
-    sample = Sample("worst", EVIL, ecg, 100, mask, EVIL, [EVIL], [(EVIL, 0.5), ("x", math.nan)])
+    scores = [(EVIL, 0.5), ("x", math.nan)]
+    of = ("ptb_xl", "super")
+    sample = Sample(*of, "worst", EVIL, ecg, 100, mask, EVIL, [EVIL], "zero_shot", scores)
     similarity = rng.standard_normal((5, K))
     similarity[0, 1] = math.nan
-    prompts = PromptMap("super", CLASSES, [EVIL, "b", "c", "d", "e"], [*CLASSES, "MI"], similarity)
+    written_for = [*CLASSES, "MI"]
+    prompts = PromptMap(*of, CLASSES, [EVIL, "b", "c", "d", "e"], written_for, similarity)
+    xy, label = rng.standard_normal((N, 2)), rng.integers(-1, K, N)
     return Content(
         title=f"Report {EVIL}",
         description=[("run", EVIL), (EVIL, "x")],
@@ -133,7 +138,7 @@ def content() -> Content:
             {"step": 2, "validation/zero_shot_super": 0.7},
         ],
         prompts=[prompts],
-        embedding=Embedding(rng.standard_normal((N, 2)), rng.integers(-1, K, N), CLASSES, EVIL),
+        embeddings=[Embedding(*of, xy, label, CLASSES, EVIL)],
         samples=[sample, dataclasses.replace(sample, kind="best", ecg=ecg[:300], report="")],
     )  # fmt: skip
 
@@ -185,7 +190,7 @@ def test_empty_parts_are_left_out_with_a_sentence():
     walk = check_page(html)
     text = " ".join("".join(walk.text).split())
     assert "Not part of this report: Results (no result rows); Robustness" in text
-    assert "section" not in walk.tags and "Recordings (no sample records)" in text
+    assert "section" not in walk.tags and "Recordings (none kept with the run" in text
 
 
 def test_figures_that_are_not_defined_are_dashes(html):
@@ -239,23 +244,17 @@ def test_two_rows_for_one_figure_are_an_error(content):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("field", "picture", "message"),
     [
-        (dict(embedding=Embedding(np.zeros((3, 3)), np.zeros(3, int), CLASSES)), "map"),
-        (
-            dict(samples=[Sample("best", "7", np.zeros((9, 12)), 100, np.ones(12, bool))]),
-            "sample 7",
-        ),
-        (
-            dict(samples=[Sample("best", "7", np.zeros((9, 8), np.int16), 100, np.ones(12))]),
-            "leads",
-        ),
-        (dict(prompts=[PromptMap("super", CLASSES, ["a"], ["CD"], np.zeros((2, 4)))]), "prompts"),
+        ("embeddings", Embedding("x", "super", np.zeros((3, 3)), np.zeros(3, int), CLASSES), "map"),
+        ("samples", Sample("x", "y", "best", "7", np.zeros((9, 12)), 100, LEADS), "sample 7"),
+        ("samples", Sample("x", "y", "best", "7", np.zeros((9, 8), np.int16), 100, LEADS), "leads"),
+        ("prompts", PromptMap("x", "y", CLASSES, ["a"], ["CD"], np.zeros((2, 4))), "prompts"),
     ],
 )
-def test_arrays_that_do_not_fit_are_an_error(content, change, message):
+def test_arrays_that_do_not_fit_are_an_error(content, field, picture, message):
     with pytest.raises(UserError, match=message):
-        render(dataclasses.replace(content, **change))
+        render(dataclasses.replace(content, **{field: [picture]}))
 
 
 def test_encoders_of_other_records_are_not_drawn_over_each_other(content):
@@ -271,7 +270,7 @@ def test_samples_that_do_not_fit_are_left_out(content, monkeypatch):
     rng = np.random.default_rng(0)
     ecg = rng.integers(-3000, 3000, (5000, 12)).astype(np.int16)
     many = [
-        Sample(kind, f"{kind}{i}", ecg, 500, np.ones(12, bool))
+        Sample("ptb_xl", "super", kind, f"{kind}{i}", ecg, 500, LEADS)
         for kind in ("best", "worst")
         for i in range(4)
     ]

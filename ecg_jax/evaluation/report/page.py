@@ -17,15 +17,18 @@ from ecg_jax.files import write_whole
 
 LIMIT = 5_000_000  # bytes of the file
 _STYLE = Path(__file__).with_name("report.css")
+_UNSCORED, _UNKEPT = "no predictions", "none kept with the run"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # what the browser may load: nothing
 
 
 class Section(NamedTuple):
-    """A part of the page; `body` empty: it is left out, and `missing` says why."""
+    """A part of the page; `body` empty: it is left out, and `missing` says why. `note` is shown
+    above it."""
 
     name: str
     body: Markup
     missing: str = ""
+    note: str = ""
 
 
 def render(content: Content) -> str:
@@ -36,26 +39,27 @@ def render(content: Content) -> str:
         without samples.
     """
     content_lib.check(content)
-    figures = gather.gather(content.rows)
+    figures, drawn = gather.gather(content.rows), content.drawn
     sections = [
         Section("Results", result_sections.results(figures, content.published), "no result rows"),
         Section("Robustness", result_sections.robustness(figures), "not evaluated"),
         Section("Retrieval", result_sections.retrieval(figures), "not evaluated"),
-        Section("ROC and precision-recall", curve_sections.ranking(content), "no predictions"),
-        Section("Calibration", curve_sections.calibration(content), "no predictions"),
-        Section("Confusion", curve_sections.confusion(content), "no predictions"),
-        Section("Prompts", _prompts(content), "no text side, or no prompts"),
-        Section("Map of records", _map(content), "no embeddings"),
+        Section("ROC and precision-recall", curve_sections.ranking(content), _UNSCORED, drawn),
+        Section("Calibration", curve_sections.calibration(content), _UNSCORED, drawn),
+        Section("Confusion", curve_sections.confusion(content), _UNSCORED, drawn),
+        Section("Prompts", _prompts(content), f"{_UNKEPT}; a method without text has none", drawn),
+        Section("Map of records", _maps(content), _UNKEPT, drawn),
         Section("Training", _training(content), "no metrics of a training"),
     ]
-    room = LIMIT - len(_whole(content, [*sections, Section("Recordings", Markup(" "))]).encode())
+    recordings = Section("Recordings", Markup(" "), f"{_UNKEPT}; scores choose them", drawn)
+    room = LIMIT - len(_whole(content, [*sections, recordings]).encode())
     if room < 0:
         raise UserError(
             f"report: {-room / 1e6:.1f} MB more than the {LIMIT / 1e6:g} MB that a page may have: "
             "give fewer predictions or tasks"
         )
-    samples = sample_section.samples(content.samples, room)
-    return _whole(content, [*sections, Section("Recordings", samples, "no sample records")])
+    recordings = recordings._replace(body=sample_section.samples(content.samples, room))
+    return _whole(content, [*sections, recordings])
 
 
 def write(content: Content, path: str | os.PathLike) -> None:
@@ -109,7 +113,9 @@ def _whole(content: Content, sections: list[Section]) -> Markup:
 def _section(section: Section) -> Markup:
     name = _id(section.name)
     heading = element("h2", section.name, id=f"{name}-heading")
-    return element("section", heading, section.body, id=name, aria_labelledby=f"{name}-heading")
+    note = element("p", section.note) if section.note else Markup("")
+    labelled = dict(id=name, aria_labelledby=f"{name}-heading")
+    return element("section", heading, note, section.body, **labelled)
 
 
 def _absent(names: list[str]) -> Markup:
@@ -149,18 +155,21 @@ def _prompts(content: Content) -> Markup:
     )
     parts = [element("p", why)]
     for i, prompts in enumerate(content.prompts):
-        table = scroll(prompt_table(prompts), f"{prompts.task}: prompts and classes")
-        name = element("summary", ": ".join(filter(None, [prompts.task, prompts.note])))
-        parts.append(element("details", name, table, open=i == 0))
+        name = f"{prompts.dataset} {prompts.task}"
+        table = scroll(prompt_table(prompts), f"{name}: prompts and classes")
+        summary = element("summary", ": ".join(filter(None, [name, prompts.note])))
+        parts.append(element("details", summary, table, open=i == 0))
     return join(parts)
 
 
-def _map(content: Content) -> Markup:
-    embedding = content.embedding
-    if embedding is None or not len(embedding.label):
-        return Markup("")
-    parts = [element("p", embedding.note)] if embedding.note else []
-    return join([*parts, map_figure(embedding)])
+def _maps(content: Content) -> Markup:
+    parts = []
+    for embedding in content.embeddings:
+        if len(embedding.label):
+            name = f"{embedding.dataset} {embedding.task}"
+            summary = element("summary", ": ".join(filter(None, [name, embedding.note])))
+            parts.append(element("details", summary, map_figure(embedding), open=not parts))
+    return join(parts)
 
 
 def _training(content: Content) -> Markup:
