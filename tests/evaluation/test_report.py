@@ -15,7 +15,7 @@ import pytest
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import bootstrap, metrics, report, results
 from ecg_jax.evaluation.predictions import Predictions
-from ecg_jax.evaluation.report import Content, Embedding, PromptMap, Sample, render
+from ecg_jax.evaluation.report import Content, Embedding, PromptMap, Sample, gather, render
 
 EVIL = '<script>alert("planted")</script>"\'&<img src=x onerror=alert(1)>\x00\u202e'
 LEADS = np.ones(12, bool)
@@ -282,10 +282,49 @@ def test_samples_that_do_not_fit_are_left_out(content, monkeypatch):
     assert f"{8 - sum(drawn.values())} more recordings would not fit" in html
 
 
-def test_a_page_that_is_too_large_without_samples_is_an_error(content, monkeypatch):
+def test_a_page_that_is_too_large_without_curves_is_an_error(content, monkeypatch):
     monkeypatch.setattr("ecg_jax.evaluation.report.page.LIMIT", 20_000)
     with pytest.raises(UserError, match=r"more than the 0.02 MB that a page may have"):
         render(content)
+
+
+# Of PTB-XL's tasks: test records and classes.
+WHOLE = dict(super=(2158, 5), sub=(2158, 23), diagnostic=(2158, 44), form=(880, 19))
+WHOLE |= dict(rhythm=(2098, 12), all=(2198, 71))
+
+
+def whole_ptb_xl() -> list[Predictions]:
+    rng = np.random.default_rng(0)
+    made = []
+    for task, (N, K) in WHOLE.items():
+        y = rng.random((N, K)) < np.geomspace(0.4, 0.01, K)
+        classes, names = [f"{task}{k}" for k in range(K)], np.arange(N).astype(str)
+        for protocol, encoder in itertools.product(gather.PROTOCOLS, ("trained", "random")):
+            noise = {"trained": 1, "random": 4}[encoder]
+            score = (y + noise * rng.standard_normal((N, K))).astype(np.float32)
+            about = (task, "ptb_xl", protocol, encoder, "corrected", 1.0, "", classes)
+            made.append(Predictions(*about, names, names, y, score, np.zeros(K)))
+    return made
+
+
+def test_the_whole_of_ptb_xl_fits(content):
+    predictions = [p for p in whole_ptb_xl() if p.protocol != "retrieval"]
+    ecg = np.random.default_rng(0).integers(-800, 800, (5000, 12)).astype(np.int16)
+    some = [
+        Sample("ptb_xl", task, kind, f"{task} {kind}", ecg, 500, LEADS)
+        for task, kind in itertools.product(WHOLE, ("typical", "best", "worst"))
+    ]
+    given = Content("Whole", rows=content.rows, predictions=predictions, samples=some)
+    html = render(given)
+    assert 4_500_000 < len(html.encode()) <= report.LIMIT == 5_000_000
+    check_page(html)
+    left_out = r"Left out are (\d+) more classes: they have fewer than (\d+) positives"
+    told = [tuple(map(int, found)) for found in re.findall(left_out, html)]
+    (least,) = {least for _, least in told}
+    drawn = re.findall(r"<span>([\d,]+) of [\d,]+ positive \(", html)
+    assert min(int(count.replace(",", "")) for count in drawn) >= least > 0
+    assert len(drawn) + len(re.findall("Brier", html)) + sum(n for n, _ in told) == 107 * 8
+    assert "<h4>Record all worst</h4>" in html or "more recordings would not fit" in html
 
 
 def test_write_is_whole_or_not_at_all(tmp_path, content):

@@ -32,34 +32,49 @@ class Section(NamedTuple):
 
 
 def render(content: Content) -> str:
-    """The page as HTML, at most `LIMIT` bytes: samples for which no room is left are left out.
+    """The page as HTML, at most `LIMIT` bytes: where it would be more, curves of the classes with
+    the fewest positives are left out, and recordings beyond a fifth of it.
 
     Raises:
       UserError: arrays that do not fit each other, two rows for one figure, or more than fits even
-        without samples.
+        without curves and recordings.
     """
     content_lib.check(content)
     figures, drawn = gather.gather(content.rows), content.drawn
-    sections = [
+    ranking, calibration = curve_sections.ranking(content), curve_sections.calibration(content)
+    before = [
         Section("Results", result_sections.results(figures, content.published), "no result rows"),
         Section("Robustness", result_sections.robustness(figures), "not evaluated"),
         Section("Retrieval", result_sections.retrieval(figures), "not evaluated"),
-        Section("ROC and precision-recall", curve_sections.ranking(content), _UNSCORED, drawn),
-        Section("Calibration", curve_sections.calibration(content), _UNSCORED, drawn),
+    ]
+    after = [
         Section("Confusion", curve_sections.confusion(content), _UNSCORED, drawn),
         Section("Prompts", _prompts(content), f"{_UNKEPT}; a method without text has none", drawn),
         Section("Map of records", _maps(content), _UNKEPT, drawn),
         Section("Training", _training(content), "no metrics of a training"),
     ]
-    recordings = Section("Recordings", Markup(" "), f"{_UNKEPT}; scores choose them", drawn)
-    room = LIMIT - len(_whole(content, [*sections, recordings]).encode())
+
+    def page(least: int, room: int) -> Markup:
+        curves = [
+            Section(name, curve_sections.shown(folds, least), _UNSCORED, drawn)
+            for name, folds in (("ROC and precision-recall", ranking), ("Calibration", calibration))
+        ]
+        samples = sample_section.samples(content.samples, room)
+        recordings = Section("Recordings", samples, f"{_UNKEPT}; scores choose them", drawn)
+        return _whole(content, [*before, *curves, *after, recordings])
+
+    least = curve_sections.fewest([*ranking, *calibration], _size(page(0, LIMIT // 5)) - LIMIT)
+    room = LIMIT - _size(page(least, 0))
     if room < 0:
         raise UserError(
-            f"report: {-room / 1e6:.1f} MB more than the {LIMIT / 1e6:g} MB that a page may have: "
-            "give fewer predictions or tasks"
+            f"report: {-room / 1e6:.1f} MB more than the {LIMIT / 1e6:g} MB that a page may have, "
+            "without curves and recordings: give fewer rows or tasks"
         )
-    recordings = recordings._replace(body=sample_section.samples(content.samples, room))
-    return _whole(content, [*sections, recordings])
+    return page(least, room)
+
+
+def _size(page: Markup) -> int:
+    return len(page.encode())
 
 
 def write(content: Content, path: str | os.PathLike) -> None:
