@@ -14,7 +14,7 @@ from report_content import CLASSES, LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import report
 from ecg_jax.evaluation.predictions import Predictions
-from ecg_jax.evaluation.report import Content, Embedding, PromptMap, Sample, gather, render
+from ecg_jax.evaluation.report import Content, Embedding, PromptMap, Sample, render
 
 VOID = {"br", "col", "hr", "meta"}
 
@@ -201,40 +201,59 @@ def test_a_page_that_is_too_large_without_curves_is_an_error(content, monkeypatc
 # Of PTB-XL's tasks: test records and classes.
 WHOLE = dict(super=(2158, 5), sub=(2158, 23), diagnostic=(2158, 44), form=(880, 19))
 WHOLE |= dict(rhythm=(2098, 12), all=(2198, 71))
+FIVE = ("zero_shot", "linear_probe", "finetune", "supervised", "knn")
 
 
-def whole_ptb_xl() -> list[Predictions]:
+def random_content(tasks, protocols, rows=()) -> Content:
     rng = np.random.default_rng(0)
-    made = []
-    for task, (N, K) in WHOLE.items():
+    predictions, samples = [], []
+    for task in tasks:
+        N, K = WHOLE[task]
         y = rng.random((N, K)) < np.geomspace(0.4, 0.01, K)
         classes, names = [f"{task}{k}" for k in range(K)], np.arange(N).astype(str)
-        for protocol, encoder in itertools.product(gather.PROTOCOLS, ("trained", "random")):
-            noise = {"trained": 1, "random": 4}[encoder]
+        for protocol, (encoder, noise) in itertools.product(
+            protocols, (("trained", 1), ("random", 4))
+        ):
             score = (y + noise * rng.standard_normal((N, K))).astype(np.float32)
             about = (task, "ptb_xl", protocol, encoder, "corrected", 1.0, "", classes)
-            made.append(Predictions(*about, names, names, y, score, np.zeros(K)))
-    return made
+            predictions.append(Predictions(*about, names, names, y, score, np.zeros(K)))
+        ecg = rng.integers(-800, 800, (5000, 12)).astype(np.int16)
+        samples.append(Sample("ptb_xl", task, "best", task, ecg, 500, LEADS))
+    return Content("Random", rows=rows, predictions=predictions, samples=samples)
+
+
+def panels(html: str) -> tuple[list[int], int, set[int]]:
+    """Positives of the classes whose ranking is drawn; how many panels are left out, and of
+    classes with fewer positives than what."""
+    drawn = [
+        int(n.replace(",", "")) for n in re.findall(r"<span>([\d,]+) of [\d,]+ positive", html)
+    ]
+    told = re.findall(r"Left out are (\d+) more classes: they have fewer than (\d+) pos", html)
+    return drawn, sum(int(n) for n, _ in told), {int(least) for _, least in told}
 
 
 def test_the_whole_of_ptb_xl_fits(content):
-    predictions = [p for p in whole_ptb_xl() if p.protocol != "retrieval"]
-    ecg = np.random.default_rng(0).integers(-800, 800, (5000, 12)).astype(np.int16)
-    some = [
-        Sample("ptb_xl", task, kind, f"{task} {kind}", ecg, 500, LEADS)
-        for task, kind in itertools.product(WHOLE, ("typical", "best", "worst"))
-    ]
-    given = Content("Whole", rows=content.rows, predictions=predictions, samples=some)
+    html = render(random_content(WHOLE, FIVE, content.rows))
+    assert 4_000_000 < len(html.encode()) <= report.LIMIT == 5_000_000
+    drawn, left_out, _ = panels(html)
+    # 24 classes of a task at most; no probabilities of zero-shot's and k-NN's scores
+    assert len(drawn) + html.count("Brier") + left_out == 107 * (5 + 3)
+    assert html.count("<h4>Record ") == 6
+
+
+def test_panels_of_the_rarest_classes_are_left_out(monkeypatch):
+    given = random_content(["rhythm"], FIVE[:2])
+    everything, none, _ = panels(render(given))
+    assert none == 0 and len(everything) == 12 * 2
+    limit = len(render(dataclasses.replace(given, samples=())).encode()) - 20_000
+    monkeypatch.setattr("ecg_jax.evaluation.report.page.LIMIT", limit)
     html = render(given)
-    assert 4_500_000 < len(html.encode()) <= report.LIMIT == 5_000_000
     check_page(html)
-    left_out = r"Left out are (\d+) more classes: they have fewer than (\d+) positives"
-    told = [tuple(map(int, found)) for found in re.findall(left_out, html)]
-    (least,) = {least for _, least in told}
-    drawn = re.findall(r"<span>([\d,]+) of [\d,]+ positive \(", html)
-    assert min(int(count.replace(",", "")) for count in drawn) >= least > 0
-    assert len(drawn) + len(re.findall("Brier", html)) + sum(n for n, _ in told) == 107 * 8
-    assert "<h4>Record all worst</h4>" in html or "more recordings would not fit" in html
+    assert len(html.encode()) <= limit
+    drawn, left_out, (least,) = panels(html)
+    assert drawn == [n for n in everything if n >= least]
+    assert 0 < len(drawn) < len(everything) and left_out > len(everything) - len(drawn)
+    assert "1 recording would not fit" in html
 
 
 def test_write_is_whole_or_not_at_all(tmp_path, content):

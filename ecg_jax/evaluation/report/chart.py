@@ -71,13 +71,14 @@ def axes(
     return join(parts)
 
 
-def line(panel: Panel, x: np.ndarray, y: np.ndarray, class_: str) -> Markup:
-    """A line through points in data units; where one is not finite the line has a gap."""
+def line(panel: Panel, x: np.ndarray, y: np.ndarray, class_: str, most: int = POINTS) -> Markup:
+    """A line through points in data units, at most so many; where one is not finite the line has a
+    gap."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
     runs = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1)
     points = np.stack([panel.at_x(x), panel.at_y(y)], axis=1)
-    data = "".join(path(*thinned(points[run]).T) for run in runs if len(run))
+    data = "".join(path(*thinned(points[run], most).T) for run in runs if len(run))
     return element("path", d=data, class_=class_) if data else Markup("")
 
 

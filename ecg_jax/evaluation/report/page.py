@@ -9,7 +9,7 @@ from ecg_jax.errors import UserError
 from ecg_jax.evaluation.report import content as content_lib
 from ecg_jax.evaluation.report import curve_sections, gather, result_sections, sample_section
 from ecg_jax.evaluation.report.content import Content
-from ecg_jax.evaluation.report.curve_figures import training_figures
+from ecg_jax.evaluation.report.curve_figures import shared_axes, training_figures
 from ecg_jax.evaluation.report.map_figures import map_figure, prompt_table
 from ecg_jax.evaluation.report.markup import Markup, element, join
 from ecg_jax.evaluation.report.tables import scroll
@@ -110,6 +110,7 @@ def _whole(content: Content, sections: list[Section]) -> Markup:
             _description(content),
             contents,
         ),
+        shared_axes() if content.predictions else "",
         element("main", *map(_section, shown), _absent(absent), id="main", tabindex="-1"),
         element("a", "Contents", href="#contents", class_="up") if shown else "",
     ]

@@ -42,7 +42,9 @@ def samples(given: Sequence[Sample], room: int) -> Markup:
             name = f"{_KINDS.get(kind, kind)} of {dataset} {task}"
             parts += [element("h3", name), *articles]
     if left_out:
-        parts.append(element("p", f"{left_out} more recordings would not fit into this file."))
+        more = "more " if left_out < len(given) else ""
+        recordings = "recording" if left_out == 1 else "recordings"
+        parts.append(element("p", f"{left_out} {more}{recordings} would not fit into this file."))
     return join(parts)
 
 
@@ -90,7 +92,7 @@ def _scores(sample: Sample) -> Markup:
             element("tr", name, element("td", signed(score)), element("td", bar, class_="track"))
         )
     what = f"{PROTOCOLS.get(sample.protocol, sample.protocol)} score".strip()
-    names = ("classes with the highest scores", what)
+    names = ("top classes", what)
     head = [element("th", name, scope="col") for name in names]
     return element(
         "table",
