@@ -66,6 +66,20 @@ def test_rows_of_other_protocols_stay(trained, monkeypatch, capsys):
     assert "Not measured" in (trained / "report.html").read_text()
 
 
+def test_a_report_that_fails_loses_nothing(trained, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "pictures.npz").write_text("damaged")
+    with pytest.raises(
+        UserError, match=r"pictures.npz is damaged .*: remove it and evaluate again"
+    ):
+        run(monkeypatch, evaluate, folder, "--protocols", "knn")
+    rows = results.read(folder / "results.json")
+    assert "knn" in {row["protocol"] for row in rows}
+    assert "knn" in {p.protocol for p in predictions.read(folder / "predictions.npz")}
+    shown = capsys.readouterr().out
+    assert "AUROC" in shown.upper() and f"written: {folder / 'results.json'}" in shown
+
+
 def test_another_config_than_the_runs_is_refused(trained):
     config, _ = workdir.read(trained)
     config.normalize = "lead"
