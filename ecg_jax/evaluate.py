@@ -19,7 +19,7 @@ from ecg_jax.evaluation import examine, label_check, predictions, report, result
 from ecg_jax.evaluation.controls import calibrated
 from ecg_jax.evaluation.leaks import check_leaks
 from ecg_jax.evaluation.predictions import Predictions
-from ecg_jax.evaluation.report import fill
+from ecg_jax.evaluation.report import fill, picture_file, pictures
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.experiment import Experiment, open_experiment
 from ecg_jax.methods import lasting
@@ -73,8 +73,8 @@ def frozen(params: Any, state: Any) -> dict[str, Any]:
 
 
 def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -> list[results.Row]:
-    """Writes `results.json`, `predictions.npz` and `report.html` of a run's best checkpoint, and
-    prints a table.
+    """Writes `results.json` and `predictions.npz` of a run's best checkpoint, prints a table, and
+    writes `pictures.npz` and `report.html`.
 
     What the folder holds of other tasks, protocols and datasets stays. `controlled` is whether the
     random encoder is evaluated, too, and from it the supervised network trained.
@@ -113,11 +113,12 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
     found = [part._replace(step=step) for part in found]
     rows.sort(key=lambda row: (row["task"], row["protocol"], row["encoder"] == "random"))
     hosts.first_alone(lambda: _write(folder, rows, found))
-    page = fill.content(subjects[0], folder, workdir.read(folder)[1])
-    hosts.first_alone(lambda: report.write(page, folder / "report.html"))
     print(f"\n{config.method}, best checkpoint (step {step:,}); text tower: {tower}")
     print(tables.table(rows))
-    print(f"written: {folder / 'results.json'}, {folder / 'report.html'}")
+    print(f"written: {folder / 'results.json'}", flush=True)
+    drawn = pictures.pictures(subjects[0], predictions.read(folder / "predictions.npz"))
+    hosts.first_alone(lambda: _report(folder, step, drawn))
+    print(f"written: {folder / 'report.html'}")
     return rows
 
 
@@ -152,6 +153,12 @@ def _write(folder: Path, rows: list[results.Row], found: list[Predictions]) -> N
     path = folder / "predictions.npz"
     kept = [p for p in predictions.read(path) if p.key not in new and p.step == step]
     predictions.write(kept + found, path)
+
+
+def _report(folder: Path, step: int, drawn: list[picture_file.Picture]) -> None:
+    """A page of all that the folder holds of this checkpoint."""
+    picture_file.update(folder / fill.PICTURES, step, drawn)
+    report.write(fill.content(folder, workdir.read(folder)[1]), folder / "report.html")
 
 
 def check_records(experiment: Experiment, folder: Path) -> None:

@@ -66,6 +66,20 @@ def test_rows_of_other_protocols_stay(trained, monkeypatch, capsys):
     assert "Not measured" in (trained / "report.html").read_text()
 
 
+def test_a_report_that_fails_loses_nothing(trained, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "pictures.npz").write_text("damaged")
+    with pytest.raises(
+        UserError, match=r"pictures.npz is damaged .*: remove it and evaluate again"
+    ):
+        run(monkeypatch, evaluate, folder, "--protocols", "knn")
+    rows = results.read(folder / "results.json")
+    assert "knn" in {row["protocol"] for row in rows}
+    assert "knn" in {p.protocol for p in predictions.read(folder / "predictions.npz")}
+    shown = capsys.readouterr().out
+    assert "AUROC" in shown.upper() and f"written: {folder / 'results.json'}" in shown
+
+
 def test_another_config_than_the_runs_is_refused(trained):
     config, _ = workdir.read(trained)
     config.normalize = "lead"
@@ -141,12 +155,20 @@ def two_datasets(simulated, tmp_path_factory):
 
 
 def test_transfer(trained, two_datasets, monkeypatch, capsys):
-    """An encoder on a dataset that it was not trained on: labels, prompts and leads of that one."""
+    """An encoder on a dataset that it was not trained on: labels, prompts and leads of that one,
+    and one page of both."""
+    run(monkeypatch, evaluate, trained, "--protocols", "zero_shot")
+    capsys.readouterr()
     asked = ("--dataset", "mit_bih", "--tasks", "aami", "--protocols", "zero_shot,linear_probe")
     rows = run(monkeypatch, evaluate, trained, *asked, "--data_dir", str(two_datasets))
     ours = [row for row in rows if row["dataset"] == "mit_bih"]
     assert {row["protocol"] for row in ours} == {"zero_shot", "linear_probe"}
     assert {row["label"] for row in ours} >= {"N", "S", "V", "macro"}
+    page = (trained / "report.html").read_text()
+    for name in ("mit_bih aami", "simulated super"):
+        assert f"<summary>{name}: validation records" in page
+        assert f"<summary>{name}: t-SNE" in page
+        assert f"<h3>Best cases of {name}" in page
     shown = capsys.readouterr().out
     assert "mit_bih has the leads II, V1, V5; I, III, aVR" in shown
     assert "could not be checked" not in shown

@@ -52,7 +52,10 @@ def test_a_table_is_trained_evaluated_and_not_done_twice(table, tmp_path, monkey
     assert {row["encoder"] for row in rows} == {"trained", "shuffled", "random"}
     assert {row["seed"] for row in rows} == {3}
     assert {row["rule"] for row in rows} == {"corrected", "paper"}
-    assert "etp-table2, 1 seed" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "etp-table2, 1 seed" in page
+    assert page.count("<p>Of the run etp_3 (seed 3).</p>") == 6
+    assert "<h3>Best cases of simulated super</h3>" in page
     folders = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
     assert folders == ["etp_3", "shuffled_3"]
     lines = capsys.readouterr().out.splitlines()

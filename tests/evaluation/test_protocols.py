@@ -7,7 +7,7 @@ import pytest
 
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import examine, features, predictions, protocols, retrieval
-from ecg_jax.evaluation.report import fill
+from ecg_jax.evaluation.report import pictures
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.experiment import open_experiment
 
@@ -217,4 +217,4 @@ def test_retrieval_has_both_directions(subject):
 def test_samples_are_ordered_by_the_place_of_their_true_classes():
     y = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 1]], bool)
     score = np.array([[3, 1, 1], [2, 1, 3], [1, 1, 2]], np.float32)
-    np.testing.assert_array_equal(fill.mean_place(y, score), [1, 2, 2])
+    np.testing.assert_array_equal(pictures.mean_place(y, score), [1, 2, 2])

@@ -1,5 +1,7 @@
 """The numbers behind the report's figures, against scikit-learn and by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -123,6 +125,26 @@ def test_path_keeps_corners_and_drops_what_lies_between():
     assert path(x, y) == "M0 0l2 0 1 1 0 1"
     back = path(np.array([0, 2.0, 1.0]), np.zeros(3))  # a turn on one line is a corner
     assert back == "M0 0l2 0-1 0"
+
+
+@pytest.mark.parametrize("noise", [0.5, 3.0])
+def test_a_thinned_curve_looks_the_same(noise):
+    rng = np.random.default_rng(0)
+    y = rng.random(2158) < 0.4
+    score = y + noise * rng.standard_normal(2158)
+    panel = chart.Panel(40, 8, 118, 118)
+    for x, height in (curves.roc(y, score), chart.staircase(*curves.precision_recall(y, score))):
+        points = np.stack([panel.at_x(x), panel.at_y(height)], axis=1)
+        thin = chart.thinned(points)
+        assert len(thin) <= chart.POINTS < len(points)
+        np.testing.assert_array_equal(thin[[0, -1]], points[[0, -1]])
+        place = {tuple(point): i for i, point in enumerate(points)}
+        for start, end in itertools.pairwise(thin):
+            left_out = points[place[tuple(start)] : place[tuple(end)]] - start
+            along = (end - start) / np.hypot(*(end - start))
+            assert np.abs(left_out @ [along[1], -along[0]]).max() < 0.5  # less than a line's width
+    np.testing.assert_array_equal(chart.thinned(points[:1]), points[:1])
+    np.testing.assert_array_equal(chart.thinned(np.eye(3)[:, :2]), np.eye(3)[:, :2])
 
 
 def test_ticks_are_round_and_inside():

@@ -1,6 +1,7 @@
 """Panels with linear axes: what every figure is put together from. Colours come from the page."""
 
 import dataclasses
+import heapq
 import math
 from collections.abc import Sequence
 
@@ -8,6 +9,8 @@ import numpy as np
 
 from ecg_jax.evaluation.report.markup import MINUS, Markup, element, join, number, path
 
+POINTS = 150  # of a line, at most
+CLOSE = 0.1  # user units, what coordinates are rounded to
 COLOURS = 8  # classes c0 ... c7 of the page's style
 MARKS = (
     "m-2.2 0a2.2 2.2 0 1 0 4.4 0a2.2 2.2 0 1 0-4.4 0z",  # disc
@@ -68,13 +71,44 @@ def axes(
     return join(parts)
 
 
-def line(panel: Panel, x: np.ndarray, y: np.ndarray, class_: str) -> Markup:
-    """A line through points in data units; where one is not finite the line has a gap."""
+def line(panel: Panel, x: np.ndarray, y: np.ndarray, class_: str, most: int = POINTS) -> Markup:
+    """A line through points in data units, at most so many; where one is not finite the line has a
+    gap."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
     runs = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1)
-    data = "".join(path(panel.at_x(x[run]), panel.at_y(y[run])) for run in runs if len(run))
+    points = np.stack([panel.at_x(x), panel.at_y(y)], axis=1)
+    data = "".join(path(*thinned(points[run], most).T) for run in runs if len(run))
     return element("path", d=data, class_=class_) if data else Markup("")
+
+
+def thinned(points: np.ndarray, most: int = POINTS) -> np.ndarray:
+    """Of points [N, 2] the ends and, one after the other, the one farthest from the line that is
+    drawn without it (Ramer 1972; Douglas and Peucker 1973), until none is more than `CLOSE` away or
+    there are `most`."""
+    kept, waiting = {0, len(points) - 1}, [_farthest(points, 0, len(points) - 1)]
+    while waiting and len(kept) < most:
+        distance, middle, first, last = heapq.heappop(waiting)
+        if -distance <= CLOSE:
+            break
+        kept.add(middle)
+        for ends in ((first, middle), (middle, last)):
+            heapq.heappush(waiting, _farthest(points, *ends))
+    return points[sorted(kept)]
+
+
+def _farthest(points: np.ndarray, first: int, last: int) -> tuple[float, int, int, int]:
+    """(minus its distance, index) of the point between two others that is farthest from the line
+    through them, and the indices of those."""
+    if last - first < 2:
+        return 0.0, first, first, last
+    (x, y), (along_x, along_y) = points[first], points[last] - points[first]
+    off_x, off_y = points[first + 1 : last, 0] - x, points[first + 1 : last, 1] - y
+    length = math.hypot(along_x, along_y)
+    across = off_x * along_y - off_y * along_x if length else np.hypot(off_x, off_y)
+    distance = np.abs(across) / (length or 1.0)
+    middle = int(distance.argmax())
+    return -float(distance[middle]), first + 1 + middle, first, last
 
 
 def staircase(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ class Sample:
     """One record as a clinician would read it.
 
     Attributes:
+      dataset, task: whose record it is, and whose classes are named.
       kind: "typical", "best" or "worst".
       record_id: its name.
       ecg: int16 [T, 12], microvolts, leads in the order of `LEADS`; its own samples, no padding.
@@ -23,10 +24,13 @@ class Sample:
       lead_mask: bool [12], true where the record has the lead.
       report: the text as published; "" for none.
       labels: names of its true classes.
-      prompts: (prompt or class, score), the highest score first.
+      protocol: whose scores they are.
+      scores: (class, score), the highest first.
       note: why it is shown, e.g. "mean rank of the true classes 1.0".
     """
 
+    dataset: str
+    task: str
     kind: str
     record_id: str
     ecg: np.ndarray
@@ -34,7 +38,8 @@ class Sample:
     lead_mask: np.ndarray
     report: str = ""
     labels: Sequence[str] = ()
-    prompts: Sequence[tuple[str, float]] = ()
+    protocol: str = ""
+    scores: Sequence[tuple[str, float]] = ()
     note: str = ""
 
 
@@ -43,7 +48,7 @@ class PromptMap:
     """Which prompt lies near which class: mean cosine of a prompt and the records of a class.
 
     Attributes:
-      task: whose classes they are.
+      dataset, task: whose classes they are.
       classes: K names.
       prompts: P texts.
       prompt_class: P names, the class that each prompt was written for.
@@ -51,6 +56,7 @@ class PromptMap:
       note: e.g. "validation; prompt set clinical".
     """
 
+    dataset: str
     task: str
     classes: Sequence[str]
     prompts: Sequence[str]
@@ -64,12 +70,15 @@ class Embedding:
     """A 2-D map of records.
 
     Attributes:
+      dataset, task: whose records and classes they are.
       xy: float [N, 2].
       label: int [N], index into `classes`; -1 for a record of none or several of them.
       classes: names.
       note: e.g. "t-SNE of the frozen features, test split".
     """
 
+    dataset: str
+    task: str
     xy: np.ndarray
     label: np.ndarray
     classes: Sequence[str]
@@ -84,6 +93,8 @@ class Content:
       title: of the page.
       description: (name, value) pairs: run, dataset, split hash, versions, device, text tower.
       limits: sentences that the reader must know, such as that a text tower is a stand-in.
+      drawn: of a page of several runs, which of them curves, maps and recordings are of, as a
+        sentence.
       rows: result rows; those of several seeds tell them apart by their `seed`.
       predictions: of the test split.
       validation: of the validation split; calibration is fitted on those of the same task,
@@ -91,19 +102,20 @@ class Content:
       published: dicts with task, protocol, metric and value (0-1), and optionally rule ("paper" if
         not given), label (a class; macro if not given), dataset, fraction, source, note.
       history: rows of metrics.jsonl, optionally with `seed`.
-      prompts, embedding, samples: see their classes.
+      prompts, embeddings, samples: see their classes.
     """
 
     title: str
     description: Sequence[tuple[str, str]] = ()
     limits: Sequence[str] = ()
+    drawn: str = ""
     rows: Sequence[Row] = ()
     predictions: Sequence[Predictions] = ()
     validation: Sequence[Predictions] = ()
     published: Sequence[dict[str, Any]] = ()
     history: Sequence[dict[str, Any]] = ()
     prompts: Sequence[PromptMap] = ()
-    embedding: Embedding | None = None
+    embeddings: Sequence[Embedding] = ()
     samples: Sequence[Sample] = ()
 
 
@@ -117,9 +129,8 @@ def check(content: Content) -> None:
         shape = (len(m.prompts), len(m.classes))
         _fit(f"prompts of {m.task}: similarities", m.similarity, shape)
         _fit(f"prompts of {m.task}: classes of prompts", np.asarray(m.prompt_class), shape[:1])
-    if content.embedding is not None:
-        N = len(content.embedding.label)
-        _fit("map: coordinates", content.embedding.xy, (N, 2))
+    for e in content.embeddings:
+        _fit(f"map of {e.task}: coordinates", e.xy, (len(e.label), 2))
     for s in content.samples:
         if np.asarray(s.ecg).dtype != np.int16:
             raise UserError(f"sample {s.record_id}: the ECG must be int16 microvolts")

@@ -1,5 +1,6 @@
 """Figures of curves: ROC and precision-recall, calibration, training."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from ecg_jax.evaluation.report.gather import ENCODERS
 from ecg_jax.evaluation.report.markup import MINUS, Markup, element, number, svg
 
 _UNIT = (0.0, 0.5, 1.0)
+_NOISY = 600  # points of a curve over the steps, which has no shape to keep but its noise
+_ROC, _PRECISION = Panel(40, 8, 118, 118), Panel(208, 8, 118, 118)
+_RELIABILITY, _COUNTS = Panel(44, 8, 220, 220), Panel(44, 240, 220, 40)
 _STROKES = {
     "trained": "thick c0",
     "random": "dashed c1",
@@ -28,24 +32,36 @@ def ranking_figure(name: str, y: np.ndarray, scores: Mapping[str, np.ndarray]) -
       y: bool [N].
       scores: encoder -> float [N]; the first is drawn above the others.
     """
-    left = Panel(40, 8, 118, 118)
-    right = Panel(208, 8, 118, 118)
     prevalence = float(np.mean(y))
-    parts = [
-        axes(left, _UNIT, _UNIT, f"1 {MINUS} specificity", "sensitivity"),
-        axes(right, _UNIT, _UNIT, "recall", "precision"),
-        line(left, np.array([0, 1]), np.array([0, 1]), "chance"),
-        line(right, np.array([0, 1]), np.array([prevalence] * 2), "chance"),
-    ]
+    level = line(_PRECISION, np.array([0, 1]), np.array([prevalence] * 2), "chance")
+    parts = [element("use", href="#ranking-axes"), level]
     for encoder, score in reversed(list(scores.items())):
         if curves.drawable(y, score):
-            parts.append(line(left, *curves.roc(y, score), _stroke(encoder)))
+            parts.append(line(_ROC, *curves.roc(y, score), _stroke(encoder)))
             steps = staircase(*curves.precision_recall(y, score))
-            parts.append(line(right, *steps, _stroke(encoder)))
+            parts.append(line(_PRECISION, *steps, _stroke(encoder)))
     positive = int(np.sum(y))
     title = f"{name}: ROC and precision-recall curves of {', '.join(scores)}"
     caption = f"{positive:,} of {len(y):,} positive ({prevalence:.3f})"
     return _figure(svg(title, 336, 158, *parts), name, caption)
+
+
+def shared_axes() -> Markup:
+    """What all panels of `ranking_figure` and `calibration_figure` have in common, once a page."""
+    unit = np.array([0, 1])
+    ranking = [
+        axes(_ROC, _UNIT, _UNIT, f"1 {MINUS} specificity", "sensitivity"),
+        axes(_PRECISION, _UNIT, _UNIT, "recall", "precision"),
+        line(_ROC, unit, unit, "chance"),
+    ]
+    calibration = [
+        axes(_RELIABILITY, _UNIT, _UNIT, "", "observed frequency", x_names=False),
+        axes(_COUNTS, _UNIT, (), "predicted probability", "records"),
+        line(_RELIABILITY, unit, unit, "chance"),
+    ]
+    shared = (("ranking-axes", ranking), ("calibration-axes", calibration))
+    groups = (element("g", *parts, id=name) for name, parts in shared)
+    return element("svg", element("defs", *groups), width=0, height=0, aria_hidden="true")
 
 
 def legend(encoders: Sequence[str]) -> Markup:
@@ -67,9 +83,8 @@ def legend(encoders: Sequence[str]) -> Markup:
 def calibration_figure(name: str, y: np.ndarray, probability: np.ndarray) -> Markup:
     """Reliability diagram of one class over the histogram of its probabilities."""
     r = curves.reliability(y, probability)
-    panel = Panel(44, 8, 220, 220)
-    most = max(1, int(r.count.max()))
-    counts = Panel(44, 240, 220, 40, y=(0, most))
+    panel, most = _RELIABILITY, max(1, int(r.count.max()))
+    counts = dataclasses.replace(_COUNTS, y=(0, most))
     bars = []
     for i, n in enumerate(r.count.tolist()):
         if n:
@@ -92,12 +107,11 @@ def calibration_figure(name: str, y: np.ndarray, probability: np.ndarray) -> Mar
         )
     )
     parts = [
-        axes(panel, _UNIT, _UNIT, "", "observed frequency", x_names=False),
-        line(panel, np.array([0, 1]), np.array([0, 1]), "chance"),
+        element("use", href="#calibration-axes"),
         element("path", d=whiskers, class_="whisker c0"),
         line(panel, r.predicted, r.observed, "curve fine c0"),
         chart.marks(panel, r.predicted, r.observed, 0),
-        axes(counts, _UNIT, (0, most), "predicted probability", "records"),
+        axes(counts, (), (0, most)),
         *bars,
     ]
     title = f"{name}: observed frequency against predicted probability, and how many records"
@@ -127,7 +141,8 @@ def _training_figure(name: str, history: Sequence[dict[str, Any]]) -> Markup:
     seeds = list(dict.fromkeys(row.get("seed") for row in rows))
     for i, seed in enumerate(seeds):
         own = np.array([row.get("seed") == seed for row in rows])
-        parts.append(line(panel, step[own], value[own], f"curve {_SEEDS[i % len(_SEEDS)]}"))
+        class_ = f"curve {_SEEDS[i % len(_SEEDS)]}"
+        parts.append(line(panel, step[own], value[own], class_, most=_NOISY))
     readable = name.replace("/", ": ").replace("_", " ")
     caption = f"last {value[-1]:.4g}" if len(seeds) == 1 else f"{len(seeds)} seeds"
     if name.startswith("validation/"):

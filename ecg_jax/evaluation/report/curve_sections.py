@@ -1,6 +1,8 @@
 """The sections of figures that are drawn from predictions."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,36 +20,76 @@ MOST_ENCODERS = 4
 _LOGITS = ("linear_probe", "finetune", "supervised")  # protocols whose scores are log odds
 
 
-def ranking(content: Content) -> Markup:
-    """ROC and precision-recall curves of each class, the encoders over each other."""
+class Fold(NamedTuple):
+    """Panels of one dataset, task and protocol, each with how many positives its class has."""
+
+    name: str
+    introduction: Markup
+    panels: list[tuple[int, Markup]]
+
+
+def shown(folds: Sequence[Fold], least: int) -> Markup:
+    """A section of the panels of classes with at least so many positives."""
+    unfolded = next((fold for fold in folds if fold.panels), None)
     parts = []
-    for first, group in _groups(content.predictions, "corrected"):
-        by_encoder = {p.encoder: p for p in group}
-        names = gather.ordered(by_encoder, ENCODERS)[:MOST_ENCODERS]
-        figures = []
-        for k in _classes(first):
-            scores = {name: by_encoder[name].score[:, k] for name in names}
-            figures.append(ranking_figure(first.classes[k], first.y[:, k], scores))
-        body = join([legend(names), _left_out(first), _panels(figures)])
-        parts.append(_fold(first, body, unfolded=not parts))
+    for fold in folds:
+        panels = [figure for positives, figure in fold.panels if positives >= least]
+        body = [fold.introduction]
+        if left_out := len(fold.panels) - len(panels):
+            why = f"they have fewer than {least:,} positives, and the page has no room for all"
+            body.append(element("p", f"Left out are {left_out} more classes: {why}."))
+        body.append(element("div", *panels, class_="panels") if panels else Markup(""))
+        parts.append(_details(fold.name, join(body), unfolded=fold is unfolded))
     return join(parts)
 
 
-def calibration(content: Content) -> Markup:
+def fewest(folds: Sequence[Fold], excess: int) -> int:
+    """How many positives a class must have for its panels to stay, so that the page is smaller by
+    `excess` bytes."""
+    if excess <= 0:
+        return 0
+    excess += 200 * len(folds)  # the sentences that say so
+    sizes = Counter()
+    for positives, figure in (panel for fold in folds for panel in fold.panels):
+        sizes[positives] += len(figure.encode())
+    least = 0
+    for positives in sorted(sizes):
+        if excess > 0:
+            least = positives + 1
+        excess -= sizes[positives]
+    return least
+
+
+def ranking(content: Content) -> list[Fold]:
+    """ROC and precision-recall curves of each class, the encoders over each other."""
+    folds = []
+    for first, group in _groups(content.predictions, "corrected"):
+        by_encoder = {p.encoder: p for p in group}
+        names = gather.ordered(by_encoder, ENCODERS)[:MOST_ENCODERS]
+        panels = []
+        for k in _classes(first):
+            y, scores = first.y[:, k], {name: by_encoder[name].score[:, k] for name in names}
+            panels.append((int(y.sum()), ranking_figure(first.classes[k], y, scores)))
+        folds.append(Fold(_name(first), join([legend(names), _undrawn(first)]), panels))
+    return folds
+
+
+def calibration(content: Content) -> list[Fold]:
     """Reliability diagrams of the trained encoder's classes."""
-    parts = []
+    folds = []
     for first, group in _groups(content.predictions, "corrected"):
         trained = next((p for p in group if p.encoder in ("trained", "supervised")), first)
         fitted = next((v for v in content.validation if _same(v) == _same(trained)), None)
         if fitted is None and trained.protocol not in _LOGITS:
             note = "Scores of this protocol are no probabilities, and none of validation are here."
-            parts.append(_fold(trained, element("p", note), unfolded=False))
+            folds.append(Fold(_name(trained), element("p", note), []))
             continue
-        figures = []
+        panels = []
         for k in _classes(trained):
-            probability = _probability(trained, fitted, k)
+            y, probability = trained.y[:, k], _probability(trained, fitted, k)
             if probability is not None:
-                figures.append(calibration_figure(trained.classes[k], trained.y[:, k], probability))
+                figure = calibration_figure(trained.classes[k], y, probability)
+                panels.append((int(y.sum()), figure))
         how = (
             "Probabilities: the sigmoid of the logits."
             if fitted is None
@@ -55,9 +97,9 @@ def calibration(content: Content) -> Markup:
             "fitted on validation."
         )
         why = "Whiskers: 95 % intervals (Wilson). Under each diagram: how many records."
-        body = [element("p", f"{how} {why}"), _left_out(trained), _panels(figures)]
-        parts.append(_fold(trained, join(body), unfolded=not parts))
-    return join(parts)
+        introduction = join([element("p", f"{how} {why}"), _undrawn(trained)])
+        folds.append(Fold(_name(trained), introduction, panels))
+    return folds
 
 
 def confusion(content: Content) -> Markup:
@@ -81,7 +123,8 @@ def confusion(content: Content) -> Markup:
         if count.any() and not many:
             label = f"{p.dataset} {p.task}: confusion matrix"
             picture = scroll(confusion_figure(count, p.classes), label)
-        parts.append(_fold(p, join([element("p", note), picture]), unfolded=not parts))
+        body = join([element("p", note), picture])
+        parts.append(_details(_name(p), body, unfolded=not parts))
     return join(parts)
 
 
@@ -122,7 +165,7 @@ def _classes(p: Predictions) -> list[int]:
     return sorted(most)
 
 
-def _left_out(p: Predictions) -> Markup:
+def _undrawn(p: Predictions) -> Markup:
     shown = set(_classes(p))
     names = [name for k, name in enumerate(p.classes) if k not in shown]
     if not names:
@@ -144,11 +187,10 @@ def _probability(p: Predictions, fitted: Predictions | None, k: int) -> np.ndarr
     return curves.platt(y, score)(p.score[:, k]) if curves.drawable(y, score) else None
 
 
-def _panels(figures: list[Markup]) -> Markup:
-    return element("div", *figures, class_="panels")
-
-
-def _fold(p: Predictions, body: Markup, unfolded: bool) -> Markup:
+def _name(p: Predictions) -> str:
     name = f"{p.dataset} {p.task}, {PROTOCOLS.get(p.protocol, p.protocol)}"
-    name = ", ".join(filter(None, [name, gather.share(p.fraction)]))
+    return ", ".join(filter(None, [name, gather.share(p.fraction)]))
+
+
+def _details(name: str, body: Markup, unfolded: bool) -> Markup:
     return element("details", element("summary", name), body, open=unfolded)

@@ -12,6 +12,7 @@ from ecg_jax.evaluation.report.markup import UNKNOWN, Markup, element, join, num
 
 # Cells are coloured up to this opacity, so that numbers on them keep their contrast.
 _DARKEST = 0.5
+_SHADES = 20  # of a picture without numbers
 MOST_CLASSES = 24  # in a figure that prints a number or a name for each
 
 
@@ -111,19 +112,26 @@ def _prompt_picture(prompts: PromptMap) -> Markup:
     for k, name in enumerate(prompts.classes):
         place = f"translate({number(left + (k + 0.5) * cell + 3)} {number(top - 4)}) rotate(-90)"
         parts.append(text(name, 0, 0, transform=place, class_="small"))
+    shades: dict[tuple[int, str], list[str]] = {}
     for i, name in enumerate(rows):
         y = top + i * cell
         parts.append(text(name, left - 4, y + 8, anchor="end", class_="small"))
         for k in np.flatnonzero(np.isfinite(deviation[i])).tolist():
             strength = deviation[i, k] / most
-            own = " own" if prompts.classes[k] == name else ""
-            kind = "c0" if strength > 0 else "c1"
-            box = dict(x=left + float(k) * cell, y=y, width=cell, height=cell)
-            shade = f"{min(1.0, abs(strength)):.2f}"
-            parts.append(element("rect", **box, class_=f"cell {kind}{own}", fill_opacity=shade))
+            kind, box = "c0" if strength > 0 else "c1", _box(left + k * cell, y, cell)
+            shades.setdefault((round(_SHADES * abs(strength)), kind), []).append(box)
+            if prompts.classes[k] == name:
+                shades.setdefault((0, "own"), []).append(box)
+    for (shade, kind), boxes in sorted(shades.items(), key=lambda item: item[0][1] == "own"):
+        opacity = f"{shade / _SHADES:.2f}"
+        parts.append(element("path", d="".join(boxes), class_=f"cell {kind}", fill_opacity=opacity))
     width, height = left + len(prompts.classes) * cell + 4, top + len(rows) * cell + 4
     title = f"Prompts of {len(rows)} classes (rows) against records of each class (columns)"
     return svg(title, width, height, *parts, style=f"width:{number(1.2 * width)}px;max-width:none")
+
+
+def _box(x: float, y: float, size: float) -> str:
+    return f"M{number(x)} {number(y)}h{number(size)}v{number(size)}h{number(-size)}z"
 
 
 def _deviation(similarity: np.ndarray) -> np.ndarray:

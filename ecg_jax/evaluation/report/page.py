@@ -9,7 +9,7 @@ from ecg_jax.errors import UserError
 from ecg_jax.evaluation.report import content as content_lib
 from ecg_jax.evaluation.report import curve_sections, gather, result_sections, sample_section
 from ecg_jax.evaluation.report.content import Content
-from ecg_jax.evaluation.report.curve_figures import training_figures
+from ecg_jax.evaluation.report.curve_figures import shared_axes, training_figures
 from ecg_jax.evaluation.report.map_figures import map_figure, prompt_table
 from ecg_jax.evaluation.report.markup import Markup, element, join
 from ecg_jax.evaluation.report.tables import scroll
@@ -17,45 +17,64 @@ from ecg_jax.files import write_whole
 
 LIMIT = 5_000_000  # bytes of the file
 _STYLE = Path(__file__).with_name("report.css")
+_UNSCORED, _UNKEPT = "no predictions", "none kept with the run"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # what the browser may load: nothing
 
 
 class Section(NamedTuple):
-    """A part of the page; `body` empty: it is left out, and `missing` says why."""
+    """A part of the page; `body` empty: it is left out, and `missing` says why. `note` is shown
+    above it."""
 
     name: str
     body: Markup
     missing: str = ""
+    note: str = ""
 
 
 def render(content: Content) -> str:
-    """The page as HTML, at most `LIMIT` bytes: samples for which no room is left are left out.
+    """The page as HTML, at most `LIMIT` bytes: where it would be more, curves of the classes with
+    the fewest positives are left out, and recordings beyond a fifth of it.
 
     Raises:
       UserError: arrays that do not fit each other, two rows for one figure, or more than fits even
-        without samples.
+        without curves and recordings.
     """
     content_lib.check(content)
-    figures = gather.gather(content.rows)
-    sections = [
+    figures, drawn = gather.gather(content.rows), content.drawn
+    ranking, calibration = curve_sections.ranking(content), curve_sections.calibration(content)
+    before = [
         Section("Results", result_sections.results(figures, content.published), "no result rows"),
         Section("Robustness", result_sections.robustness(figures), "not evaluated"),
         Section("Retrieval", result_sections.retrieval(figures), "not evaluated"),
-        Section("ROC and precision-recall", curve_sections.ranking(content), "no predictions"),
-        Section("Calibration", curve_sections.calibration(content), "no predictions"),
-        Section("Confusion", curve_sections.confusion(content), "no predictions"),
-        Section("Prompts", _prompts(content), "no text side, or no prompts"),
-        Section("Map of records", _map(content), "no embeddings"),
+    ]
+    after = [
+        Section("Confusion", curve_sections.confusion(content), _UNSCORED, drawn),
+        Section("Prompts", _prompts(content), f"{_UNKEPT}; a method without text has none", drawn),
+        Section("Map of records", _maps(content), _UNKEPT, drawn),
         Section("Training", _training(content), "no metrics of a training"),
     ]
-    room = LIMIT - len(_whole(content, [*sections, Section("Recordings", Markup(" "))]).encode())
+
+    def page(least: int, room: int) -> Markup:
+        curves = [
+            Section(name, curve_sections.shown(folds, least), _UNSCORED, drawn)
+            for name, folds in (("ROC and precision-recall", ranking), ("Calibration", calibration))
+        ]
+        samples = sample_section.samples(content.samples, room)
+        recordings = Section("Recordings", samples, f"{_UNKEPT}; scores choose them", drawn)
+        return _whole(content, [*before, *curves, *after, recordings])
+
+    least = curve_sections.fewest([*ranking, *calibration], _size(page(0, LIMIT // 5)) - LIMIT)
+    room = LIMIT - _size(page(least, 0))
     if room < 0:
         raise UserError(
-            f"report: {-room / 1e6:.1f} MB more than the {LIMIT / 1e6:g} MB that a page may have: "
-            "give fewer predictions or tasks"
+            f"report: {-room / 1e6:.1f} MB more than the {LIMIT / 1e6:g} MB that a page may have, "
+            "without curves and recordings: give fewer rows or tasks"
         )
-    samples = sample_section.samples(content.samples, room)
-    return _whole(content, [*sections, Section("Recordings", samples, "no sample records")])
+    return page(least, room)
+
+
+def _size(page: Markup) -> int:
+    return len(page.encode())
 
 
 def write(content: Content, path: str | os.PathLike) -> None:
@@ -91,6 +110,7 @@ def _whole(content: Content, sections: list[Section]) -> Markup:
             _description(content),
             contents,
         ),
+        shared_axes() if content.predictions else "",
         element("main", *map(_section, shown), _absent(absent), id="main", tabindex="-1"),
         element("a", "Contents", href="#contents", class_="up") if shown else "",
     ]
@@ -109,7 +129,9 @@ def _whole(content: Content, sections: list[Section]) -> Markup:
 def _section(section: Section) -> Markup:
     name = _id(section.name)
     heading = element("h2", section.name, id=f"{name}-heading")
-    return element("section", heading, section.body, id=name, aria_labelledby=f"{name}-heading")
+    note = element("p", section.note) if section.note else Markup("")
+    labelled = dict(id=name, aria_labelledby=f"{name}-heading")
+    return element("section", heading, note, section.body, **labelled)
 
 
 def _absent(names: list[str]) -> Markup:
@@ -149,18 +171,21 @@ def _prompts(content: Content) -> Markup:
     )
     parts = [element("p", why)]
     for i, prompts in enumerate(content.prompts):
-        table = scroll(prompt_table(prompts), f"{prompts.task}: prompts and classes")
-        name = element("summary", ": ".join(filter(None, [prompts.task, prompts.note])))
-        parts.append(element("details", name, table, open=i == 0))
+        name = f"{prompts.dataset} {prompts.task}"
+        table = scroll(prompt_table(prompts), f"{name}: prompts and classes")
+        summary = element("summary", ": ".join(filter(None, [name, prompts.note])))
+        parts.append(element("details", summary, table, open=i == 0))
     return join(parts)
 
 
-def _map(content: Content) -> Markup:
-    embedding = content.embedding
-    if embedding is None or not len(embedding.label):
-        return Markup("")
-    parts = [element("p", embedding.note)] if embedding.note else []
-    return join([*parts, map_figure(embedding)])
+def _maps(content: Content) -> Markup:
+    parts = []
+    for embedding in content.embeddings:
+        if len(embedding.label):
+            name = f"{embedding.dataset} {embedding.task}"
+            summary = element("summary", ": ".join(filter(None, [name, embedding.note])))
+            parts.append(element("details", summary, map_figure(embedding), open=not parts))
+    return join(parts)
 
 
 def _training(content: Content) -> Markup:

@@ -120,7 +120,7 @@ def _overview(figures: Figures, published: Published, name: str) -> Markup:
         for p in _averages(published):
             if p["protocol"] == protocol and p["metric"] == "auroc" and p.get("value") is not None:
                 label = f"published: {p.get('source') or 'a paper'}"
-                label = label if len(label) <= 32 else f"{label[:31]}…"
+                label = label if len(label) <= 40 else f"{label[:39]}…"
                 levels.append(Level(label, p["value"], math.nan, math.nan, _PUBLISHED))
     if not levels:
         return Markup("")

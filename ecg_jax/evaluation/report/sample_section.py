@@ -1,13 +1,14 @@
 """The section of recordings: each with its report, its labels and its scores."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ecg_jax.data.leads import LEADS
 from ecg_jax.evaluation.report.content import Sample
 from ecg_jax.evaluation.report.ecg_figure import ecg_figure
+from ecg_jax.evaluation.report.gather import PROTOCOLS
 from ecg_jax.evaluation.report.markup import Markup, element, join, signed
 from ecg_jax.evaluation.report.tables import scroll
 
@@ -20,34 +21,37 @@ _EXPLANATION = (
 
 
 def samples(given: Sequence[Sample], room: int) -> Markup:
-    """Recordings by kind, as many as fit into `room` bytes."""
+    """Recordings by dataset, task and kind, as many as fit into `room` bytes."""
     if not given:
         return Markup("")
-    kinds = [*(k for k in _KINDS if any(s.kind == k for s in given))]
-    kinds += list(dict.fromkeys(s.kind for s in given if s.kind not in _KINDS))
-    drawn: dict[str, list[Markup]] = {kind: [] for kind in kinds}
-    room -= 2000  # headings and the explanation
-    for sample in _in_turn(given, kinds):
+    groups: dict[tuple, list[Sample]] = {}
+    for sample in given:
+        groups.setdefault((sample.dataset, sample.task, sample.kind), []).append(sample)
+    drawn: dict[tuple, list[Markup]] = {key: [] for key in groups}
+    room -= 1000 + 200 * len(groups)  # the explanation and headings
+    for key, sample in _in_turn(groups):
         article = _sample(sample)
         room -= len(article.encode())
         if room < 0:
             break
-        drawn[sample.kind].append(article)
+        drawn[key].append(article)
     left_out = len(given) - sum(map(len, drawn.values()))
     parts = [element("p", _EXPLANATION)]
-    for kind, articles in drawn.items():
+    for (dataset, task, kind), articles in drawn.items():
         if articles:
-            parts += [element("h3", _KINDS.get(kind, kind)), *articles]
+            name = f"{_KINDS.get(kind, kind)} of {dataset} {task}"
+            parts += [element("h3", name), *articles]
     if left_out:
-        parts.append(element("p", f"{left_out} more recordings would not fit into this file."))
+        more = "more " if left_out < len(given) else ""
+        recordings = "recording" if left_out == 1 else "recordings"
+        parts.append(element("p", f"{left_out} {more}{recordings} would not fit into this file."))
     return join(parts)
 
 
-def _in_turn(given: Sequence[Sample], kinds: Sequence[str]) -> list[Sample]:
-    """The first of each kind, then the second of each, ..."""
-    by_kind = [[sample for sample in given if sample.kind == kind] for kind in kinds]
-    turns = itertools.zip_longest(*by_kind)
-    return [sample for turn in turns for sample in turn if sample is not None]
+def _in_turn(groups: Mapping[tuple, list[Sample]]) -> list[tuple[tuple, Sample]]:
+    """The first of each group, then the second of each, ..."""
+    turns = itertools.zip_longest(*([(key, sample) for sample in groups[key]] for key in groups))
+    return [pair for turn in turns for pair in turn if pair is not None]
 
 
 def _sample(sample: Sample) -> Markup:
@@ -67,27 +71,29 @@ def _sample(sample: Sample) -> Markup:
         "article",
         element("h4", f"Record {sample.record_id}"),
         scroll(picture, f"ECG of record {sample.record_id}"),
-        element("div", element("dl", *facts, class_="facts"), _prompts(sample), class_="beside"),
+        element("div", element("dl", *facts, class_="facts"), _scores(sample), class_="beside"),
         class_="sample",
     )
 
 
-def _prompts(sample: Sample) -> Markup:
+def _scores(sample: Sample) -> Markup:
     """Scores as numbers and as bars between the lowest and the highest of them."""
-    if not sample.prompts:
+    if not sample.scores:
         return Markup("")
-    scores = np.array([score for _, score in sample.prompts], float)
+    scores = np.array([score for _, score in sample.scores], float)
     known = scores[np.isfinite(scores)]
     low, high = known.min(initial=0.0), known.max(initial=1e-9)
     rows = []
-    for (prompt, _), score in zip(sample.prompts, scores.tolist(), strict=True):
+    for (class_, _), score in zip(sample.scores, scores.tolist(), strict=True):
         share = (score - low) / (high - low) if np.isfinite(score) else 0.0
         bar = element("span", class_="bar", style=f"width:{100 * share:.0f}%", aria_hidden="true")
-        name = element("th", prompt, scope="row")
+        name = element("th", class_, scope="row")
         rows.append(
             element("tr", name, element("td", signed(score)), element("td", bar, class_="track"))
         )
-    head = [element("th", "top prompts", scope="col"), element("th", "score", scope="col")]
+    what = f"{PROTOCOLS.get(sample.protocol, sample.protocol)} score".strip()
+    names = ("top classes", what)
+    head = [element("th", name, scope="col") for name in names]
     return element(
         "table",
         element("thead", element("tr", *head, element("td"))),

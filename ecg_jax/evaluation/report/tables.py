@@ -204,8 +204,11 @@ def _notes(own: Figures, published: Published) -> Markup:
         for note in filter(None, (figure.choice, figure.note)):
             about.setdefault(note, {})[key] = figure
     lines = [f"{_about(figures, own)}{note}" for note, figures in about.items()]
-    theirs = {(p.get("source") or "a paper", p["note"]): None for p in published if p.get("note")}
-    lines += [f"{source}: {note}" for source, note in theirs]
+    sources: dict[str, dict[str, None]] = {}
+    for p in published:
+        if p.get("note"):
+            sources.setdefault(p["note"], {})[p.get("source") or "a paper"] = None
+    lines += [f"{'; '.join(names)}: {note}" for note, names in sources.items()]
     if not lines:
         return Markup("")
     return element("ul", *(element("li", note) for note in lines), class_="notes")

@@ -1,0 +1,65 @@
+"""What a run's folder keeps of the pictures that need its encoder and its records: pictures.npz."""
+
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ecg_jax.errors import UserError
+from ecg_jax.evaluation.report.content import Embedding, PromptMap, Sample
+from ecg_jax.files import write_whole
+
+Picture = PromptMap | Embedding | Sample
+_KINDS = {kind.__name__: kind for kind in (PromptMap, Embedding, Sample)}
+
+
+def update(path: Path, step: int, new: Sequence[Picture]) -> None:
+    """Adds pictures of the checkpoint of a step; they replace those of the same dataset and task,
+    and those of other checkpoints go.
+
+    Raises:
+      UserError: the file is damaged, or cannot be written.
+    """
+    drawn = {(picture.dataset, picture.task) for picture in new}
+    old = [picture for picture in read(path, step) if (picture.dataset, picture.task) not in drawn]
+    _write(path, step, [*old, *new])
+
+
+def read(path: Path, step: int | None) -> list[Picture]:
+    """The pictures of the checkpoint of a step; none where there is no file.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            return [
+                _KINDS[kind](**fields, **{name: file[f"{i}.{name}"] for name in arrays})
+                for i, (kind, fields, arrays) in enumerate(header["pictures"])
+                if header["step"] == step
+            ]
+    except Exception as error:  # zip, zlib, NumPy and JSON each raise their own
+        raise UserError(f"{path} is damaged ({error}): remove it and evaluate again") from None
+
+
+def _write(path: Path, step: int, pictures: Sequence[Picture]) -> None:
+    header, arrays = [], {}
+    for i, picture in enumerate(pictures):
+        fields: dict[str, Any] = {
+            field.name: getattr(picture, field.name) for field in dataclasses.fields(picture)
+        }
+        own = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
+        plain = {name: value for name, value in fields.items() if name not in own}
+        header.append((type(picture).__name__, plain, list(own)))
+        arrays |= {f"{i}.{name}": value for name, value in own.items()}
+    packed = io.BytesIO()
+    text = json.dumps({"step": step, "pictures": header})
+    np.savez_compressed(packed, header=np.array(text), **arrays)
+    write_whole(path, packed.getvalue())
