@@ -132,10 +132,10 @@ def main() -> None:
     results.write(rows, out / "results.json")
     folders = [out / run.folder for run in runs(table, seeds) if run.encoder == "trained"]
     trained = {folder: workdir.read(folder)[1] for folder in folders}
+    print(f"\n{args.table}, seeds {args.seeds}: mean ± standard deviation over them")
+    print(beside(rows, args.table), flush=True)
     title = f"{args.table}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     report.write(fill.several(title, trained, rows), out / "report.html")
-    print(f"\n{args.table}, seeds {args.seeds}: mean ± standard deviation over them")
-    print(beside(rows, args.table))
     print(f"written: {out / 'results.json'}, {out / 'report.html'}")
 
 
