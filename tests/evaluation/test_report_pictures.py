@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation.report import Content, Embedding, PromptMap, Sample, picture_file, render
+from ecg_jax.evaluation.report import (
+    Content,
+    Embedding,
+    PromptMap,
+    Sample,
+    fill,
+    picture_file,
+    render,
+)
 
 ECG = np.arange(1200, dtype=np.int16).reshape(100, 12)
 
@@ -74,3 +82,8 @@ def test_pictures_of_several_tasks_are_named():
         assert f"<h3>Best cases of {name}</h3>" in html
     assert html.count(f"<p>{sentence}</p>") == 3
     assert ">top classes<" in html and ">zero-shot score<" in html
+
+
+def test_tasks_stand_in_the_projects_order():
+    names = [("ptb_xl", "super"), ("ptb_xl", "rhythm"), ("ptb_xl", "reports"), ("mit_bih", "aami")]
+    assert sorted(reversed(names), key=lambda name: fill.task_place(*name)) == names

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ecg_jax.data.classes import TASKS
 from ecg_jax.evaluation import predictions, published, results
+from ecg_jax.evaluation.predictions import Predictions
 from ecg_jax.evaluation.report import picture_file
 from ecg_jax.evaluation.report.content import Content, Embedding, PromptMap, Sample
+from ecg_jax.evaluation.report.gather import PROTOCOLS
 from ecg_jax.evaluation.results import Row
 
 PICTURES = "pictures.npz"
@@ -45,7 +48,8 @@ def several(title: str, runs: Mapping[Path, dict[str, Any]], rows: Sequence[Row]
 
 def _content(title: str, runs: Mapping[Path, dict[str, Any]], rows: Sequence[Row]) -> Content:
     (first, saved), *_ = runs.items()
-    scored, tower = predictions.read(first / "predictions.npz"), saved["text_tower"]
+    scored = sorted(predictions.read(first / "predictions.npz"), key=_place)
+    tower = saved["text_tower"]
     limits = ["Research software: not a medical device, not for diagnosis."]
     if tower["stand_in"]:
         limits.append(f"The text tower is a stand-in: {tower['note']}.")
@@ -57,7 +61,7 @@ def _content(title: str, runs: Mapping[Path, dict[str, Any]], rows: Sequence[Row
         title=title,
         description=describe(first, saved),
         limits=limits,
-        rows=rows,
+        rows=sorted(rows, key=lambda row: task_place(row["dataset"], row["task"])),
         predictions=[p for p in scored if p.split == "test"],
         validation=[p for p in scored if p.split == "validation"],
         published=papers(),
@@ -66,6 +70,17 @@ def _content(title: str, runs: Mapping[Path, dict[str, Any]], rows: Sequence[Row
         embeddings=[p for p in pictures if isinstance(p, Embedding)],
         samples=[p for p in pictures if isinstance(p, Sample)],
     )
+
+
+def task_place(dataset: str, task: str) -> tuple[int, int]:
+    """Datasets and their tasks as this project lists them; retrieval after the tasks."""
+    known = list(TASKS[dataset])
+    return list(TASKS).index(dataset), known.index(task) if task in known else len(known)
+
+
+def _place(p: Predictions) -> tuple[int, int, int]:
+    dataset, task = task_place(p.dataset, p.task)
+    return dataset, list(PROTOCOLS).index(p.protocol), task
 
 
 def describe(folder: Path, saved: dict[str, Any]) -> list[tuple[str, str]]:
