@@ -288,17 +288,17 @@ def beside(rows: Sequence[results.Row], name: str) -> str:
     rule, share, encoder and metric: ours as mean ± standard deviation over seeds, half the width of
     the 95 % interval over patients, chance, and the paper's. Other classes and harder records are
     in report.html."""
-    printed = {(row["task"], row["label"]) for row in published.load() if row["table"] == name}
-    groups: dict[tuple, list[results.Row]] = {}
-    for row in rows:
-        general = row["label"] in (results.MACRO, "ecg_to_report", "report_to_ecg")
-        if (general or (row["task"], row["label"]) in printed) and not row["condition"]:
-            groups.setdefault((*key(row), row["label"], row["metric"]), []).append(row)
     theirs = {
         _published_key(row, row["encoder"] if row["role"] == "baseline" else row["role"]): row
         for row in published.load()
         if row["table"] == name
     }
+    printed = {(row["task"], row["label"]) for row in theirs.values()}
+    groups: dict[tuple, list[results.Row]] = {}
+    for row in rows:
+        general = row["label"] in (results.MACRO, "ecg_to_report", "report_to_ecg")
+        if (general or (row["task"], row["label"]) in printed) and not row["condition"]:
+            groups.setdefault((*key(row), row["label"], row["metric"]), []).append(row)
     lines = [
         f"{'task':<8}{'protocol':<26}{'rule':<11}{'encoder':<18}{'metric':<11}"
         "ours, interval, chance, the paper's"
@@ -308,7 +308,7 @@ def beside(rows: Sequence[results.Row], name: str) -> str:
         share = "" if first["fraction"] in (None, 1) else f" {first['fraction']:.0%}"
         what = first["protocol"] + share
         if first["label"] != results.MACRO:
-            what = f"{first['protocol']}, {first['label']}"
+            what += f", {first['label']}"
         line = f"{first['task']:<8}{what:<26}{first['rule']:<11}"
         line += f"{first['encoder']:<18}{first['metric']:<11}{spread([r['value'] for r in group])}"
         widths = [r["ci_high"] - r["ci_low"] for r in group if r["ci_low"] is not None]
