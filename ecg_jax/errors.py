@@ -1,6 +1,7 @@
 """The one error that a user is meant to see: a line that says what, where and what to do."""
 
 import errno
+import signal
 import sys
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ class NoFigureError(UserError):
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Runs a program's `main`; a `UserError`, and a file that cannot be read or written, is one
-    line and exit status 2."""
+    line and exit status 2. Once it has ended, SIGTERM changes nothing: closing takes a moment."""
     try:
         status = main()
     except UserError as error:
@@ -26,6 +27,8 @@ def run_main(main: Callable[[], int | None]) -> None:
         if error.filename is None and error.errno not in DISK_FULL:
             raise
         status = _say(f"{error.filename or 'writing a file'}: {error.strerror}")
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(status or 0)
 
 

@@ -1,8 +1,15 @@
 """Files that are written whole or not at all."""
 
+import contextlib
+import io
+import json
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ecg_jax.errors import UserError
 
@@ -25,3 +32,29 @@ def write_whole(path: Path, data: bytes) -> None:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_arrays(path: Path, header: Any, arrays: Mapping[str, Any]) -> None:
+    """Writes a compressed npz of arrays and of what JSON can hold about them.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    packed = io.BytesIO()
+    np.savez_compressed(packed, header=np.array(json.dumps(header)), **arrays)
+    write_whole(path, packed.getvalue())
+
+
+@contextlib.contextmanager
+def open_arrays(path: Path) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """The header and the arrays that `write_arrays` wrote, while the file is open.
+
+    Raises:
+      UserError: the file is damaged, or whoever reads it here finds that it does not hold what it
+        should.
+    """
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            yield json.loads(str(file["header"])), file
+    except Exception as error:  # zip, zlib, NumPy and JSON each raise their own
+        raise UserError(f"{path} is damaged ({error}): remove it and evaluate again") from None

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import agreement
 import jax
@@ -123,6 +125,28 @@ def test_sigterm_saves_and_the_same_command_ends_bit_for_bit_alike(
     assert lines(tmp_path / "run") == lines(whole)
     results = [json.loads((f / "results.json").read_text()) for f in (tmp_path / "run", whole)]
     assert results[0] == results[1]
+
+
+def test_sigterm_while_a_finished_program_closes_changes_nothing():
+    source = """
+import os, signal, threading
+from ecg_jax.errors import run_main
+from ecg_jax.stop import Stop
+
+def late():
+    threading.main_thread().join()  # until the interpreter closes
+    os.kill(os.getpid(), signal.SIGTERM)
+
+def main():
+    Stop()
+    threading.Thread(target=late).start()
+    print("finished")
+    return 3
+
+run_main(main)
+"""
+    ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "finished\n", "")
 
 
 def test_sigterm_before_and_after_the_updates_ends_with_status_0():

@@ -1,16 +1,12 @@
 """Scores of one encoder on one task's test records: what rows and pictures are made of."""
 
-import io
-import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ecg_jax.errors import UserError
-from ecg_jax.files import write_whole
+from ecg_jax import files
 
 ARRAYS = ("record_id", "patient_id", "y", "score", "threshold")
 
@@ -68,9 +64,7 @@ def write(predictions: Sequence[Predictions], path: Path) -> None:
     """
     header = [{k: v for k, v in p._asdict().items() if k not in ARRAYS} for p in predictions]
     arrays = {f"{i}.{name}": getattr(p, name) for i, p in enumerate(predictions) for name in ARRAYS}
-    packed = io.BytesIO()
-    np.savez_compressed(packed, header=np.array(json.dumps(header)), **arrays)
-    write_whole(path, packed.getvalue())
+    files.write_arrays(path, header, arrays)
 
 
 def read(path: Path) -> list[Predictions]:
@@ -81,12 +75,8 @@ def read(path: Path) -> list[Predictions]:
     """
     if not path.exists():
         return []
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            return [
-                Predictions(**fields, **{name: file[f"{i}.{name}"] for name in ARRAYS})
-                for i, fields in enumerate(header)
-            ]
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}): remove it and evaluate again") from None
+    with files.open_arrays(path) as (header, arrays):
+        return [
+            Predictions(**fields, **{name: arrays[f"{i}.{name}"] for name in ARRAYS})
+            for i, fields in enumerate(header)
+        ]

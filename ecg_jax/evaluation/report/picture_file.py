@@ -1,17 +1,14 @@
 """What a run's folder keeps of the pictures that need its encoder and its records: pictures.npz."""
 
 import dataclasses
-import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ecg_jax.errors import UserError
+from ecg_jax import files
 from ecg_jax.evaluation.report.content import Embedding, PromptMap, Sample
-from ecg_jax.files import write_whole
 
 Picture = PromptMap | Embedding | Sample
 _KINDS = {kind.__name__: kind for kind in (PromptMap, Embedding, Sample)}
@@ -37,16 +34,12 @@ def read(path: Path, step: int | None) -> list[Picture]:
     """
     if not path.exists():
         return []
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            return [
-                _KINDS[kind](**fields, **{name: file[f"{i}.{name}"] for name in arrays})
-                for i, (kind, fields, arrays) in enumerate(header["pictures"])
-                if header["step"] == step
-            ]
-    except Exception as error:  # zip, zlib, NumPy and JSON each raise their own
-        raise UserError(f"{path} is damaged ({error}): remove it and evaluate again") from None
+    with files.open_arrays(path) as (header, arrays):
+        return [
+            _KINDS[kind](**fields, **{name: arrays[f"{i}.{name}"] for name in names})
+            for i, (kind, fields, names) in enumerate(header["pictures"])
+            if header["step"] == step
+        ]
 
 
 def _write(path: Path, step: int, pictures: Sequence[Picture]) -> None:
@@ -59,7 +52,4 @@ def _write(path: Path, step: int, pictures: Sequence[Picture]) -> None:
         plain = {name: value for name, value in fields.items() if name not in own}
         header.append((type(picture).__name__, plain, list(own)))
         arrays |= {f"{i}.{name}": value for name, value in own.items()}
-    packed = io.BytesIO()
-    text = json.dumps({"step": step, "pictures": header})
-    np.savez_compressed(packed, header=np.array(text), **arrays)
-    write_whole(path, packed.getvalue())
+    files.write_arrays(path, {"step": step, "pictures": header}, arrays)
