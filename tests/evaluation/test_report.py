@@ -148,6 +148,24 @@ def test_both_rules_stand_side_by_side_with_controls_and_published(html, content
         assert cells[name][-1] == ("0.123" if name == "MI" else "\N{EN DASH}")
 
 
+def test_training_has_a_line_for_each_seed_and_says_which(content):
+    section = re.compile(r'<section id="training".*?</section>', re.DOTALL)
+    alone, several = [{"step": 1, "loss": 2.0, "seed": 3}], []
+    for seed in (3, 5, 8):
+        several += [{"step": step, "loss": 2.0 / step, "seed": seed} for step in (1, 2)]
+    several.append({"step": 2, "validation/knn": 0.7, "seed": 5})  # of one seed alone
+    drawn = {}
+    for name, history in (("alone", alone), ("several", several)):
+        page = render(dataclasses.replace(content, history=history))
+        drawn[name] = section.search(page)[0]
+    assert "legend" not in drawn["alone"]
+    legend, figures = drawn["several"].split("</p>", 1)
+    assert re.findall(r"seed \d(?=</span>)", legend) == ["seed 3", "seed 5", "seed 8"]
+    strokes = re.findall(r'class="(curve [^"]*)"', legend)
+    assert len(set(strokes)) == 3
+    assert re.findall(r'class="(curve [^"]*)"', figures) == [strokes[1], *strokes]
+
+
 def test_two_rows_for_one_figure_are_an_error(content):
     with pytest.raises(UserError, match="two result rows for ptb_xl, super, test, zero_shot"):
         render(dataclasses.replace(content, rows=[*content.rows, content.rows[0]]))

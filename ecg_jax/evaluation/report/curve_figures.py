@@ -64,20 +64,26 @@ def shared_axes() -> Markup:
     return element("svg", element("defs", *groups), width=0, height=0, aria_hidden="true")
 
 
-def legend(encoders: Sequence[str]) -> Markup:
+def encoder_legend(encoders: Sequence[str]) -> Markup:
     """What the lines of `ranking_figure` stand for."""
     items = [(ENCODERS.get(encoder, encoder), _stroke(encoder)) for encoder in encoders]
-    items.append(("chance, prevalence", "chance"))
-    return element(
-        "p",
-        *(
-            element(
-                "span", svg(name, 30, 8, element("path", d="M1 4h28", class_=class_)), " ", name
-            )
-            for name, class_ in items
-        ),
-        class_="legend",
-    )
+    return _legend([*items, ("chance, prevalence", "chance")])
+
+
+def seed_legend(history: Sequence[dict[str, Any]]) -> Markup:
+    """What the lines of `training_figures` stand for; nothing where there is one seed."""
+    seeds = _seeds(history)
+    if len(seeds) < 2:
+        return Markup("")
+    return _legend([(f"seed {seed}", stroke) for seed, stroke in seeds.items()])
+
+
+def _legend(items: Sequence[tuple[str, str]]) -> Markup:
+    spans = []
+    for name, stroke in items:
+        mark = svg(name, 30, 8, element("path", d="M1 4h28", class_=stroke))
+        spans.append(element("span", mark, " ", name))
+    return element("p", *spans, class_="legend")
 
 
 def calibration_figure(name: str, y: np.ndarray, probability: np.ndarray) -> Markup:
@@ -138,18 +144,23 @@ def _training_figure(name: str, history: Sequence[dict[str, Any]]) -> Markup:
     value = np.array([row[name] for row in rows], float)
     panel = Panel(48, 8, 270, 130, (0.0, max(1.0, step.max())), chart.span(value))
     parts = [axes(panel, chart.ticks(*panel.x), chart.ticks(*panel.y), "step")]
-    seeds = list(dict.fromkeys(row.get("seed") for row in rows))
-    for i, seed in enumerate(seeds):
+    seeds = _seeds(history)
+    for seed, stroke in seeds.items():
         own = np.array([row.get("seed") == seed for row in rows])
-        class_ = f"curve {_SEEDS[i % len(_SEEDS)]}"
-        parts.append(line(panel, step[own], value[own], class_, most=_NOISY))
+        if own.any():
+            parts.append(line(panel, step[own], value[own], stroke, most=_NOISY))
     readable = name.replace("/", ": ").replace("_", " ")
     caption = f"last {value[-1]:.4g}" if len(seeds) == 1 else f"{len(seeds)} seeds"
     if name.startswith("validation/"):
         best = int(np.argmax(np.where(np.isfinite(value), value, -np.inf)))
         parts.append(chart.marks(panel, step[best : best + 1], value[best : best + 1], 3))
-        caption = f"best {value[best]:.3f} at step {step[best]:,.0f}"
+        caption = f"highest {value[best]:.3f} at step {step[best]:,.0f}"
     return _figure(svg(f"{readable} over the training steps", 330, 170, *parts), readable, caption)
+
+
+def _seeds(history: Sequence[dict[str, Any]]) -> dict[Any, str]:
+    seeds = dict.fromkeys(row.get("seed") for row in history)
+    return {seed: f"curve {_SEEDS[i % len(_SEEDS)]}" for i, seed in enumerate(seeds)}
 
 
 def _stroke(encoder: str) -> str:

@@ -10,7 +10,11 @@ from ecg_jax.errors import UserError
 from ecg_jax.evaluation.predictions import Predictions
 from ecg_jax.evaluation.report import curves, gather
 from ecg_jax.evaluation.report.content import Content
-from ecg_jax.evaluation.report.curve_figures import calibration_figure, legend, ranking_figure
+from ecg_jax.evaluation.report.curve_figures import (
+    calibration_figure,
+    encoder_legend,
+    ranking_figure,
+)
 from ecg_jax.evaluation.report.gather import ENCODERS, PROTOCOLS
 from ecg_jax.evaluation.report.map_figures import MOST_CLASSES, confusion_figure
 from ecg_jax.evaluation.report.markup import Markup, element, join
@@ -70,7 +74,7 @@ def ranking(content: Content) -> list[Fold]:
         for k in _classes(first):
             y, scores = first.y[:, k], {name: by_encoder[name].score[:, k] for name in names}
             panels.append((int(y.sum()), ranking_figure(first.classes[k], y, scores)))
-        folds.append(Fold(_name(first), join([legend(names), _undrawn(first)]), panels))
+        folds.append(Fold(_name(first), join([encoder_legend(names), _undrawn(first)]), panels))
     return folds
 
 

@@ -9,7 +9,7 @@ from ecg_jax.errors import UserError
 from ecg_jax.evaluation.report import content as content_lib
 from ecg_jax.evaluation.report import curve_sections, gather, result_sections, sample_section
 from ecg_jax.evaluation.report.content import Content
-from ecg_jax.evaluation.report.curve_figures import shared_axes, training_figures
+from ecg_jax.evaluation.report.curve_figures import seed_legend, shared_axes, training_figures
 from ecg_jax.evaluation.report.map_figures import map_figure, prompt_table
 from ecg_jax.evaluation.report.markup import Markup, element, join
 from ecg_jax.evaluation.report.tables import scroll
@@ -190,7 +190,9 @@ def _maps(content: Content) -> Markup:
 
 def _training(content: Content) -> Markup:
     figures = training_figures(content.history)
-    return element("div", *figures, class_="panels") if figures else Markup("")
+    if not figures:
+        return Markup("")
+    return join([seed_legend(content.history), element("div", *figures, class_="panels")])
 
 
 def _id(name: str) -> str:
