@@ -87,7 +87,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.evaluate.protocols = ("zero_shot", "linear_probe")  # and knn, finetune, supervised
     c.evaluate.rules = ("corrected", "paper")
     c.evaluate.paper = "etp"  # whose rule "paper" is: etp's or mets's
-    c.evaluate.finetune_rules = ("corrected", "paper")  # of networks trained on labels
+    c.evaluate.finetune_rules = ("corrected", "paper")  # of those, for networks trained on labels
     c.evaluate.l2_normalize = True  # the linear probe's features, under the corrected rule
     c.evaluate.fractions = (1.0,)  # of the training labels that the linear probe learns from
     c.evaluate.finetune_fractions = (0.05,)  # of those that fine-tuning learns from

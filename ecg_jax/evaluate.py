@@ -24,7 +24,7 @@ from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.experiment import Experiment, open_experiment
 from ecg_jax.methods import lasting
 
-LISTS = ("tasks", "protocols", "fractions", "conditions")
+LISTS = ("tasks", "protocols", "rules", "fractions", "finetune_fractions", "conditions")
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     for name in LISTS:
         if getattr(args, name) is not None:
             items = [item for item in getattr(args, name).split(",") if item]
-            config.evaluate[name] = _numbers(items) if name == "fractions" else items
+            config.evaluate[name] = _numbers(name, items) if "fractions" in name else items
     config.evaluate.prompts = args.prompts or config.evaluate.prompts
     if config.dataset != trained_on and not args.tasks:
         raise UserError(f"--dataset {config.dataset} needs --tasks: its label sets, such as aami")
@@ -60,11 +60,11 @@ def main() -> None:
     evaluate(hosts.together(lambda: open_experiment(config)), args.workdir)
 
 
-def _numbers(items: list[str]) -> list[float]:
+def _numbers(name: str, items: list[str]) -> list[float]:
     try:
         return [float(item) for item in items]
     except ValueError:
-        raise UserError(f"--fractions {','.join(items)}: not numbers, such as 0.01,0.1,1") from None
+        raise UserError(f"--{name} {','.join(items)}: not numbers, such as 0.01,0.1,1") from None
 
 
 def frozen(params: Any, state: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from ecg_jax.config import Config
 from ecg_jax.data import normalize
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation import tables
+from ecg_jax.evaluation import results, tables
 from ecg_jax.experiment import NO_TOWER, blank
 from ecg_jax.methods import Encoded, build
 
@@ -121,11 +121,12 @@ def describe(config: Config, saved: dict[str, Any], step: int, sha256: str) -> d
 
 
 def card(description: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> str:
-    """The model card; its figures are those of the run's results.json, if it has one."""
+    """The model card; its figures are those of this checkpoint in the run's results.json."""
     given, tower, run = (description[name] for name in ("input", "text_tower", "provenance"))
     count = sum(array.size for name, array in arrays.items() if name.startswith("params/"))
-    path = folder / "results.json"
-    table = tables.table(json.loads(path.read_text())) if path.exists() else "Not evaluated."
+    rows = results.read(folder / "results.json")
+    rows = [row for row in rows if row.get("step") == run["step"]]
+    table = tables.table(rows) if rows else "Not evaluated."
     stand_in = (
         f"\n**The text tower is a stand-in: {tower['note']}.** Figures with a clinical language "
         "model will differ.\n"

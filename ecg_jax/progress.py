@@ -10,7 +10,9 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from ecg_jax import workdir
 from ecg_jax.config import Config
+from ecg_jax.files import write_whole
 
 
 class NonFiniteError(ArithmeticError):
@@ -25,9 +27,9 @@ class Progress:
         self._config = config
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._first = jax.process_index() == 0
-        path = folder / "metrics.jsonl"
+        path = folder / workdir.METRICS
         if self._first:
-            _keep_until(path, start)
+            _keep_until(folder, start)
             self._file = path.open("a")
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(
@@ -85,23 +87,17 @@ class Progress:
     def _write(self, step: int, row: dict[str, Any]) -> None:
         if not self._first:
             return
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
+        self._file.write(_line({"step": step, **row}))
         self._file.flush()
         for name, value in row.items():
             self._board.add_scalar(name, value, step)
 
 
-def _keep_until(path: Path, step: int) -> None:
+def _keep_until(folder: Path, step: int) -> None:
     """Drops the lines of updates after `step`, which a resumed run makes again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (json.JSONDecodeError, KeyError):
-            break  # cut short when the run was killed
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(f"{line}\n" for line in kept))
-    partial.replace(path)
+    kept = [_line(row) for row in workdir.metrics(folder) if row["step"] <= step]
+    write_whole(folder / workdir.METRICS, "".join(kept).encode())
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"

@@ -230,38 +230,36 @@ def carry_out(table: Table, run: Run, config: Config, folder: Path) -> list[resu
     """
     if not train.train(config, folder, evaluated=False):
         raise SystemExit(0)  # stopped by SIGTERM, and has said so
-    asked = [wanted(table, run, config, dataset) for dataset in table.targets]
-    names = [config_lib.to_json(c.evaluate) | {"dataset": c.dataset} for c in asked]
-    done = evaluated(folder)
-    for target, name in zip(asked, names, strict=True):
-        if name not in done:
+    rows, path, done = [], folder / "evaluated.json", evaluated(folder)
+    for target in (wanted(table, run, config, dataset) for dataset in table.targets):
+        asked = config_lib.to_json(target.evaluate) | {"dataset": target.dataset}
+        found = next((part["rows"] for part in done if part["asked"] == asked), None)
+        if found is None:
             # One random encoder serves the table.
             controlled = run.encoder == "trained"
-            evaluate.evaluate(open_experiment(target), folder, controlled=controlled)
-            done.append(name)
-            workdir.write_json(folder / "evaluated.json", done)
-    rows = [
-        row
-        for target in asked
-        for row in results.read(folder / "results.json")
-        if row["dataset"] == target.dataset
-        if row["protocol"] in (*target.evaluate.protocols, "retrieval")
-        if row["task"] in (*target.evaluate.tasks, "reports")
-        if row["encoder"] == "trained" or run.encoder in ("trained", row["encoder"])
-    ]
+            found = evaluate.evaluate(open_experiment(target), folder, controlled=controlled)
+            found = [results.plain(row) for row in found]
+            done.append({"asked": asked, "rows": found})
+            workdir.write_json(path, done)
+        rows += found
     return [row | {"encoder": run.encoder} if row["encoder"] == "trained" else row for row in rows]
 
 
 def evaluated(folder: Path) -> list[dict[str, Any]]:
-    """What a run's folder says it has been evaluated on."""
+    """What a table asked of a run, and the rows that came of it: results.json holds those of later
+    evaluations, too.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     path = folder / "evaluated.json"
     try:
         found = json.loads(path.read_text()) if path.exists() else []
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        found = None
-    if not isinstance(found, list):
-        raise UserError(f"{path} is damaged: delete it, and the run is evaluated again")
-    return found
+        if all({"asked", "rows"} == set(part) for part in found):
+            return found
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError):
+        pass
+    raise UserError(f"{path} is damaged or of an earlier version: delete it to evaluate again")
 
 
 def wanted(table: Table, run: Run, config: Config, dataset: str) -> Config:

@@ -15,7 +15,8 @@ from ecg_jax import evaluate, parallel, show_prompts, workdir
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import predictions, results
+from ecg_jax.evaluation import examine, predictions, results
+from ecg_jax.evaluation.report import fill
 from ecg_jax.experiment import open_experiment
 from tfds_builders import prepare
 from tfds_builders.simulated.layouts import write_mit_bih
@@ -80,6 +81,32 @@ def test_a_report_that_fails_loses_nothing(trained, tmp_path, monkeypatch, capsy
     assert "AUROC" in shown.upper() and f"written: {folder / 'results.json'}" in shown
 
 
+def test_records_and_metrics_that_this_project_did_not_make(trained, tmp_path, monkeypatch):
+    """A dataset of one's own is drawn behind those known here; a line of metrics.jsonl that was cut
+    short when the run was killed is not read."""
+    folder = shutil.copytree(trained, tmp_path / "run")
+    rows = run(monkeypatch, evaluate, folder, "--protocols", "knn")
+    results.write(
+        rows + [row | {"dataset": "own_records"} for row in rows], folder / "results.json"
+    )
+    (folder / "metrics.jsonl").write_bytes(b'{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 1')
+    content = fill.content(folder, workdir.read(folder)[1])
+    assert [row["dataset"] for row in content.rows[-len(rows) :]] == ["own_records"] * len(rows)
+    assert [(row["step"], row["loss"]) for row in content.history] == [(1, 2.5)]
+
+
+def test_fine_tuning_and_rules_are_asked_for(trained, tmp_path, monkeypatch):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    asked = ("--finetune_fractions", "0.2,0.5", "--rules", "corrected", "--fractions", "0.5")
+    monkeypatch.setattr(examine, "examine", lambda subject: iter(found.append(subject) or ()))
+    found = []
+    with pytest.raises(UserError, match="no figures came of"):
+        run(monkeypatch, evaluate, folder, "--protocols", "finetune", *asked)
+    config = found[0].material.experiment.config.evaluate
+    assert tuple(config.finetune_fractions) == (0.2, 0.5)
+    assert (tuple(config.rules), tuple(config.fractions)) == (("corrected",), (0.5,))
+
+
 def test_another_config_than_the_runs_is_refused(trained):
     config, _ = workdir.read(trained)
     config.normalize = "lead"
@@ -92,6 +119,9 @@ def test_another_config_than_the_runs_is_refused(trained):
     [
         (["--tasks", "sper"], r"simulated has no label set 'sper'.*did you mean super"),
         (["--fractions", "0.1,x"], r"--fractions 0.1,x: not numbers"),
+        (["--finetune_fractions", "x"], r"--finetune_fractions x: not numbers"),
+        (["--rules", "mine"], r"unknown rule 'mine'"),
+        (["--rules", "", "--protocols", "finetune"], r"none of them is in evaluate.rules="),
         (["--fractions", "0"], r"evaluate.fractions=.*above 0 and at most 1"),
         (["--dataset", "mit_bih"], r"--dataset mit_bih needs --tasks"),
         (["--dataset", "mit_bih", "--tasks", "aami"], r"mit_bih at 100 Hz is not prepared"),

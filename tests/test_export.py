@@ -29,7 +29,7 @@ def run(small, tmp_path, monkeypatch):
     saves.close()
     row = dict(task="super", dataset="simulated", split="test", protocol="zero_shot")
     row |= dict(encoder="trained", label="macro", metric="auroc", value=0.625, n=40)
-    row |= dict(ci_low=0.5, ci_high=0.75, chance=0.5, note="")
+    row |= dict(ci_low=0.5, ci_high=0.75, chance=0.5, note="", step=7)
     (folder / "results.json").write_text(json.dumps([row]))
     return folder, experiment, variables
 
@@ -68,6 +68,17 @@ def test_the_folder_says_what_it_is(run, tmp_path):
     card = (tmp_path / "model" / "README.md").read_text()
     assert "0.625 (0.500-0.750)" in card
     assert "stand-in" in card
+
+
+def test_figures_of_another_checkpoint_are_not_the_cards(run, tmp_path):
+    path = run[0] / "results.json"
+    path.write_text(path.read_text().replace('"step": 7', '"step": 5'))
+    export.export(run[0], tmp_path / "model")
+    assert "Not evaluated." in (tmp_path / "model" / "README.md").read_text()
+    path.write_text("[{")
+    with pytest.raises(UserError, match=r"results.json is damaged"):
+        export.export(run[0], tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_folder_with_something_in_it_is_refused(run, tmp_path):

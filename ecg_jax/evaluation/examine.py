@@ -38,6 +38,13 @@ def check(config: Config) -> None:
                 raise UserError(f"unknown {kind} {name!r}: there are {', '.join(known[field])}")
         if len(set(asked)) < len(asked):
             raise UserError(f"evaluate.{field}={','.join(map(str, asked))}: name each once")
+    asked = config.evaluate
+    trains = {"finetune", "supervised"} & set(asked.protocols)
+    if trains and not set(asked.finetune_rules) & set(asked.rules):
+        raise UserError(
+            f"evaluate.finetune_rules={','.join(asked.finetune_rules)}: none of them is in "
+            f"evaluate.rules={','.join(asked.rules)}"
+        )
 
 
 def examine(subject: Subject) -> Iterator[Predictions]:
@@ -132,7 +139,11 @@ def _under_conditions(subject: Subject) -> Iterator[Predictions]:
     config, material = subject.material.experiment.config.evaluate, subject.material
     frozen = {"zero_shot": subject.reads_text, "linear_probe": 1.0 in config.fractions}
     judged = [name for name in config.protocols if frozen.get(name)]
-    if not judged or "corrected" not in config.rules:
+    if config.conditions and not (judged and "corrected" in config.rules):
+        print(
+            f"{subject.name}: no harder records: they are for zero_shot and for linear_probe with "
+            "all labels (fractions 1), under the corrected rule"
+        )
         return
     everything = "all" in config.conditions
     for name in material.conditions if everything else config.conditions:
@@ -188,7 +199,8 @@ def _trained_on(
             subject, task, protocol, rule, fitted, fraction=fraction, encoder=encoder
         )
 
-    rules = subject.material.experiment.config.evaluate.finetune_rules
+    config = subject.material.experiment.config.evaluate
+    rules = [rule for rule in config.finetune_rules if rule in config.rules]
     yield from _by_rule(subject, task, scored, rules)
 
 
@@ -214,10 +226,9 @@ def rows(predictions: Predictions, *, paper: str, draws: int) -> list[results.Ro
     where: dict[str, Any] = dict(task=p.task, dataset=p.dataset, split="test", protocol=p.protocol)
     where |= dict(encoder=p.encoder, classes=p.classes)
     if p.rule == "paper" and paper == "mets":
-        chosen = single_label.mets_set(p.y, p.record_id).rows
-        found = single_label.mets_rows(
-            p.y[chosen], p.score[chosen], p.patient_id[chosen], draws=draws, **where
-        )
+        chosen, note = single_label.mets_set(p.y, p.record_id)
+        those = (p.y[chosen], p.score[chosen], p.patient_id[chosen])
+        found = single_label.mets_rows(*those, draws=draws, records=note, **where)
     elif p.rule == "paper":
         found = single_label.etp_rows(p.y, p.score, p.patient_id, draws=draws, **where)
     else:

@@ -131,7 +131,7 @@ class Finetuner:
                     where = f"{self._protocol}, {task}: epoch {epoch} at learning rate {peak:g}"
                     raise UserError(
                         f"{where}: the loss is {loss}: set "
-                        f"--config.evaluate.{self._protocol}.learning_rates lower"
+                        f"config.evaluate.{self._protocol}.learning_rates lower"
                     )
                 tuned = _tuned(now, fitted)
                 score = predict(self._experiment, tuned, validation)

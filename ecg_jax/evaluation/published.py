@@ -1,6 +1,5 @@
 """Published figures, read from `published.toml`: what ours are set beside."""
 
-import difflib
 import functools
 import tomllib
 from collections.abc import Iterator
@@ -35,25 +34,6 @@ def load(path: Path = PUBLISHED) -> list[dict[str, Any]]:
       UserError: the file is not what it should be.
     """
     return [dict(row) for row in _read(path)]
-
-
-def names() -> list[str]:
-    """The tables, in the order of the file: etp-table1, ..., context-supervised."""
-    return list(dict.fromkeys(row["table"] for row in _read(PUBLISHED)))
-
-
-def table(name: str) -> list[dict[str, Any]]:
-    """The figures of one table.
-
-    Raises:
-      UserError: there is no such table.
-    """
-    rows = [row for row in load() if row["table"] == name]
-    if not rows:
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f": did you mean {near[0]}?" if near else f": there are {', '.join(names())}"
-        raise UserError(f"no published table {name!r}{hint}")
-    return rows
 
 
 @functools.cache

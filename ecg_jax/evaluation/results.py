@@ -112,7 +112,7 @@ def write(rows: list[Row], path: str | os.PathLike) -> None:
         missing = [column for column in COLUMNS if column not in row]
         if missing:
             raise UserError(f"result row {i} lacks {', '.join(missing)}")
-    lines = ",\n".join(json.dumps(_plain(row), ensure_ascii=False, allow_nan=False) for row in rows)
+    lines = ",\n".join(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) for row in rows)
     write_whole(Path(path), f"[\n{lines}\n]\n".encode())
 
 
@@ -214,7 +214,7 @@ def _check_fit(y, score, threshold, patient_id, classes, draws) -> None:
         raise UserError("the bootstrap draws do not belong to these patients")
 
 
-def _plain(row: Row) -> Row:
+def plain(row: Row) -> Row:
     """Only what JSON knows."""
     plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()}
     return {

@@ -119,6 +119,7 @@ def mets_rows(
     *,
     classes: Sequence[str],
     draws: int = 1000,
+    records: str = "",
     **where: Any,
 ) -> list[Row]:
     """METS's figures: accuracy, and precision, recall and F1 per class and macro.
@@ -135,6 +136,7 @@ def mets_rows(
       patient_id: [N].
       classes: [K] names.
       draws: number of bootstrap draws.
+      records: which they are, as `mets_set` says it; for the note.
       where: task, dataset, split, protocol, encoder.
 
     Raises:
@@ -166,7 +168,7 @@ def mets_rows(
         }
         return {**where, "label": label, "metric": metric, **figures, **extras, **_EXTRAS}
 
-    note = f"class with the highest score, {len(y):,} single-label records"
+    note = f"class with the highest score, {records or f'{len(y):,} single-label records'}"
     if not known.all():
         names = [name for name, there in zip(classes, known, strict=True) if not there]
         note += f"; neither present nor predicted: {', '.join(names)}"

@@ -134,6 +134,15 @@ def test_evaluation_stops_at_columns_swapped_since_training(run):
         evaluate.check_records(planted, folder)
 
 
+def test_evaluation_stops_at_columns_swapped_before_training(run, tmp_path):
+    """So that the run's own record of its data agrees."""
+    experiment, _ = run
+    planted = plant(experiment, test=swapped(experiment.test, "super", "MI", "STTC"))
+    workdir.claim(tmp_path / "swapped", planted)
+    with pytest.raises(UserError, match=r"simulated test: .* MI .*hold what .* of STTC"):
+        evaluate.check_records(planted, tmp_path / "swapped")
+
+
 # Label columns: names and hierarchy
 
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import examine, features, predictions, protocols, retrieval
+from ecg_jax.evaluation import (
+    examine,
+    features,
+    label_check,
+    predictions,
+    protocols,
+    retrieval,
+)
 from ecg_jax.evaluation.report import pictures
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.experiment import open_experiment
@@ -100,6 +107,7 @@ def test_choices_do_not_look_at_the_test_split(subject, monkeypatch):
     test = subject.material.experiment.test
     rng = np.random.default_rng(0)
     monkeypatch.setitem(test.labels, "super", rng.permutation(test.labels["super"]))
+    monkeypatch.setattr(subject, "probes", {})
     for a, b in zip(plain, ask(subject), strict=True):
         np.testing.assert_array_equal(a.threshold, b.threshold)
         assert a.note == b.note
@@ -109,6 +117,23 @@ def test_choices_do_not_look_at_the_test_split(subject, monkeypatch):
         ]
         assert both
         assert all(np.array_equal(x, y) for x, y in both)
+
+
+def test_scores_that_rank_another_class_better_stop_the_evaluation(subject, monkeypatch):
+    """Label columns that look misplaced, whatever the probe was fitted on."""
+    split = subject.material.experiment.test
+    i, j = (split.classes["super"].index(name) for name in ("MI", "STTC"))
+    order = np.arange(len(split.classes["super"]))
+    order[[i, j]] = j, i
+    planted = protocols.Fitted(lambda of: of.labels["super"][:, order].astype(np.float32), "")
+    monkeypatch.setattr(protocols, "fit_linear_probe", lambda *_: planted)
+    # There are fewer records than the check otherwise asks for.
+    monkeypatch.setattr(label_check, "_enough", lambda y, *_: y.any() and not y.all())
+    asked = dict(protocols=("zero_shot",), conditions=())
+    with pytest.raises(UserError, match=r"simulated test, super: .*(MI|STTC)"):
+        ask(subject, **asked)
+    monkeypatch.setattr(subject, "name", "random")  # an untrained one may well mistake them
+    assert ask(subject, **asked)
 
 
 def test_rows_of_both_rules(subject):
@@ -143,12 +168,24 @@ def test_without_single_labels_there_is_the_corrected_rule_alone(subject, monkey
     assert line in capsys.readouterr().out
 
 
-def test_harder_records_are_made_for_protocols_that_are_judged_on_them(subject, monkeypatch):
+@pytest.mark.parametrize(
+    "asked",
+    [
+        dict(protocols=("knn",)),
+        dict(protocols=("linear_probe",), fractions=(0.5,)),
+        dict(protocols=("zero_shot",), rules=("paper",)),
+    ],
+)
+def test_harder_records_are_made_for_protocols_that_are_judged_on_them(
+    subject, monkeypatch, capsys, asked
+):
     monkeypatch.setattr(subject.material, "conditions", {"6 leads": None})  # none is applied
-    found = ask(subject, protocols=("knn",), conditions=("6 leads",))
+    config = subject.material.experiment.config.evaluate
+    before = config.rules
+    found = ask(subject, conditions=("6 leads",), **asked)
+    config.update(rules=before)
     assert {p.condition for p in found} == {""}
-    found = ask(subject, protocols=("linear_probe",), fractions=(0.5,), conditions=("6 leads",))
-    assert {p.condition for p in found} == {""}
+    assert f"{subject.name}: no harder records: they are for zero_shot" in capsys.readouterr().out
 
 
 def test_predictions_are_read_back_as_they_were(subject, tmp_path):

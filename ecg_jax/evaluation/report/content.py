@@ -26,6 +26,7 @@ class Sample:
       labels: names of its true classes.
       protocol: whose scores they are.
       scores: (class, score), the highest first.
+      prompts: (wording, cosine), the nearest first.
       note: why it is shown, e.g. "mean rank of the true classes 1.0".
     """
 
@@ -41,6 +42,7 @@ class Sample:
     protocol: str = ""
     scores: Sequence[tuple[str, float]] = ()
     note: str = ""
+    prompts: Sequence[tuple[str, float]] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """What a report shows, from the folders of runs that were evaluated."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ecg_jax import workdir
 from ecg_jax.data.classes import TASKS
 from ecg_jax.evaluation import predictions, published, results
 from ecg_jax.evaluation.predictions import Predictions
@@ -73,9 +73,13 @@ def _content(title: str, runs: Mapping[Path, dict[str, Any]], rows: Sequence[Row
 
 
 def task_place(dataset: str, task: str) -> tuple[int, int]:
-    """Datasets and their tasks as this project lists them; retrieval after the tasks."""
-    known = list(TASKS[dataset])
-    return list(TASKS).index(dataset), known.index(task) if task in known else len(known)
+    """Datasets and their tasks as this project lists them; others, and retrieval, after those."""
+    datasets, tasks = list(TASKS), list(TASKS.get(dataset, ()))
+    return _place_in(datasets, dataset), _place_in(tasks, task)
+
+
+def _place_in(names: list[str], name: str) -> int:
+    return names.index(name) if name in names else len(names)
 
 
 def _place(p: Predictions) -> tuple[int, int, int]:
@@ -115,6 +119,4 @@ def _source(row: dict[str, Any]) -> str:
 
 
 def _history(folder: Path, saved: dict[str, Any]) -> list[dict[str, Any]]:
-    path, seed = folder / "metrics.jsonl", saved["config"]["seed"]
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) | {"seed": seed} for line in lines]
+    return [row | {"seed": saved["config"]["seed"]} for row in workdir.metrics(folder)]

@@ -9,6 +9,7 @@ import numpy as np
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation.report.markup import UNKNOWN
 from ecg_jax.evaluation.results import MACRO, Row
+from ecg_jax.evaluation.tables import METRICS as METRICS
 
 RULES = ("paper", "corrected")
 PROTOCOLS = {
@@ -24,20 +25,6 @@ ENCODERS = {
     "shuffled": "shuffled reports",
     "random": "random encoder",
     "supervised": "supervised",
-    "chance": "chance",
-    "prevalence": "prevalence",
-}
-METRICS = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "accuracy": "accuracy",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "recall@1": "recall at 1",
-    "recall@5": "recall at 5",
-    "recall@10": "recall at 10",
-    "median_rank": "median rank",
 }
 
 

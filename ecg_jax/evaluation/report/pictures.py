@@ -1,5 +1,6 @@
 """The pictures that need a run's encoder and records: prompt maps, maps of records, recordings."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,9 +35,7 @@ def prompt_map(subject: Subject, task: str) -> PromptMap:
     """Mean cosine of each clinical prompt and the validation records of each class."""
     split = subject.material.experiment.validation
     ecg, y = subject.encode(split).embedding, split.labels[task]
-    wordings = subject.material.prompts(task)["clinical"]
-    texts = [(name, text) for name, (texts, _) in wordings.items() for text in texts]
-    embedded = np.concatenate([subject.embed(x) for _, x in wordings.values()])
+    texts, embedded = _wordings(subject, task)
     cosine = zero_shot.scores(ecg, embedded)
     counts = y.sum(axis=0)
     similarity = np.full((len(texts), y.shape[1]), np.nan)
@@ -50,6 +49,13 @@ def prompt_map(subject: Subject, task: str) -> PromptMap:
         similarity=similarity,
         note="validation records; this project's wordings",
     )
+
+
+def _wordings(subject: Subject, task: str) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """This project's wordings as (class, text), and their embeddings float32 [P, D]."""
+    wordings = subject.material.prompts(task)["clinical"]
+    texts = [(name, text) for name, (texts, _) in wordings.items() for text in texts]
+    return texts, np.concatenate([subject.embed(x) for _, x in wordings.values()])
 
 
 def embeddings(subject: Subject, asked: Sequence[str]) -> list[Embedding]:
@@ -91,11 +97,23 @@ def samples(subject: Subject, task: str, scored: Sequence[Predictions]) -> list[
     order = np.argsort(place, kind="stable")
     middle = len(order) // 2
     ranges = {"best": order, "worst": order[::-1], "typical": order[middle:]}
-    return [
-        _sample(kind, test, row[chosen.record_id[i]], chosen, int(i), float(place[i]), names)
-        for kind, count in SAMPLES
-        for i in ranges[kind][:count]
-    ]
+    drawn = []
+    for kind, count in SAMPLES:
+        for i in ranges[kind][:count]:
+            r = row[chosen.record_id[i]]
+            sample = _sample(kind, test, r, chosen, int(i), float(place[i]), names)
+            drawn.append(dataclasses.replace(sample, prompts=_closest(subject, task, r)))
+    return drawn
+
+
+def _closest(subject: Subject, task: str, row: int) -> list[tuple[str, float]]:
+    """The wordings nearest to a test record, with their cosines; none without a text side."""
+    if not subject.reads_text:
+        return []
+    texts, embedded = _wordings(subject, task)
+    record = subject.encode(subject.material.experiment.test).embedding[row : row + 1]
+    cosine = zero_shot.scores(record, embedded)[0]
+    return [(texts[k][1], float(cosine[k])) for k in np.argsort(-cosine, kind="stable")[:SCORES]]
 
 
 def mean_place(y: np.ndarray, score: np.ndarray) -> np.ndarray:

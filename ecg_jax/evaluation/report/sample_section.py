@@ -1,7 +1,7 @@
 """The section of recordings: each with its report, its labels and its scores."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -71,29 +71,31 @@ def _sample(sample: Sample) -> Markup:
         "article",
         element("h4", f"Record {sample.record_id}"),
         scroll(picture, f"ECG of record {sample.record_id}"),
-        element("div", element("dl", *facts, class_="facts"), _scores(sample), class_="beside"),
+        element("div", element("dl", *facts, class_="facts"), *_tables(sample), class_="beside"),
         class_="sample",
     )
 
 
-def _scores(sample: Sample) -> Markup:
+def _tables(sample: Sample) -> Iterator[Markup]:
+    if sample.scores:
+        protocol = PROTOCOLS.get(sample.protocol, sample.protocol)
+        yield _scores("top classes", f"{protocol} score".strip(), sample.scores)
+    if sample.prompts:
+        yield _scores("top prompts", "cosine", sample.prompts)
+
+
+def _scores(what: str, unit: str, given: Sequence[tuple[str, float]]) -> Markup:
     """Scores as numbers and as bars between the lowest and the highest of them."""
-    if not sample.scores:
-        return Markup("")
-    scores = np.array([score for _, score in sample.scores], float)
+    scores = np.array([score for _, score in given], float)
     known = scores[np.isfinite(scores)]
     low, high = known.min(initial=0.0), known.max(initial=1e-9)
     rows = []
-    for (class_, _), score in zip(sample.scores, scores.tolist(), strict=True):
+    for (name, _), score in zip(given, scores.tolist(), strict=True):
         share = (score - low) / (high - low) if np.isfinite(score) else 0.0
         bar = element("span", class_="bar", style=f"width:{100 * share:.0f}%", aria_hidden="true")
-        name = element("th", class_, scope="row")
-        rows.append(
-            element("tr", name, element("td", signed(score)), element("td", bar, class_="track"))
-        )
-    what = f"{PROTOCOLS.get(sample.protocol, sample.protocol)} score".strip()
-    names = ("top classes", what)
-    head = [element("th", name, scope="col") for name in names]
+        cells = (element("td", signed(score)), element("td", bar, class_="track"))
+        rows.append(element("tr", element("th", name, scope="row"), *cells))
+    head = [element("th", title, scope="col") for title in (what, unit)]
     return element(
         "table",
         element("thead", element("tr", *head, element("td"))),

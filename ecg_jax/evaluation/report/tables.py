@@ -85,8 +85,7 @@ def protocol_table(figures: Figures, published: Published, task: str, protocol: 
             of = gather.select(reference, fraction=fraction, encoder=encoder)
             remark = _remark(of, fraction, encoder)
             lines.append(Line("supervised from scratch", remark, _cells(of, columns), "control"))
-    if "chance" not in gather.distinct(own, "encoder"):
-        lines.append(_chance_line(own, columns))
+    lines.append(_chance_line(own, columns))
     lines += _published_lines(published, columns)
     caption = f"{task}, {PROTOCOLS.get(protocol, protocol)}: macro mean over the classes"
     groups = [(_rule_head(own, rule), sum(r == rule for r, _ in columns)) for rule in RULES]
