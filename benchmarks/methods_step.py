@@ -31,6 +31,7 @@ from ecg_jax.experiment import Experiment, blank
 from ecg_jax.models.resnet1d import ResNet1D
 from ecg_jax.models.siamese import encoder
 
+SECONDS = 10.0  # of a record
 RECORDS = 2304  # 18 batches of 128, as PTB-XL's subset has
 TEXT = 384  # width of the report's embedding
 
@@ -55,7 +56,7 @@ PASSES: dict[str, Callable[[Any], tuple[Pass, ...]]] = {
     "moco": lambda m: (TWO, TARGET) if m.version == 3 else (ONE, Pass(gradient=False)),
     "swav": lambda m: (TWO,),
     "cpc": lambda m: (Pass(m.context + m.steps, m.context + m.steps),),
-    "tstcc": lambda m: (Pass(round(20 / m.stretch), round(10 / m.stretch)),),
+    "tstcc": lambda m: (Pass(round(2 * SECONDS / m.stretch), round(SECONDS / m.stretch)),),
     "cmc": lambda m: (Pass(len(m.groups)),),
     "pirl": lambda m: (ONE, Pass(m.pieces, m.pieces)),
     "clocs": lambda m: (

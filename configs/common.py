@@ -149,7 +149,8 @@ def modern(c: ConfigDict) -> None:
 
 # The learning rate of the methods that have a predictor and no negatives. At the rate of the others
 # (which were not tried at this one) few directions of their embeddings are left: after 5 epochs on
-# PTB-XL, fold 9, effective ranks of 6.7 (BYOL), 4.9 (SimSiam) and 6.5 (ASTCL); 16, 29 and 17 here.
+# PTB-XL, fold 9, effective ranks of 6.7 (BYOL), 4.9 (SimSiam) and 6.5 (ASTCL); 16, 29 and 17 here
+# (BYOL's with a target at 0.99).
 WITHOUT_NEGATIVES = 5e-4
 
 

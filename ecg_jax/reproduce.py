@@ -80,7 +80,7 @@ NAMES = {
 }  # as the papers print them
 
 SUPER, CPSC = {"ptb_xl": ("super",)}, {"cpsc2018": ("cpsc",)}
-METS = ("zero_shot", "finetune", "supervised")
+METS = dict(protocols=("zero_shot", "finetune", "supervised"), shuffled=True, baselines=("simclr",))
 TABLES = {
     "etp-table1": Table(
         "etp",
@@ -93,9 +93,9 @@ TABLES = {
     ),
     "etp-table2": Table("etp", SUPER, ("zero_shot", "supervised"), shuffled=True),
     "etp-table3": Table("etp", CPSC, ("zero_shot", "supervised"), shuffled=True),
-    "mets-table1": Table("mets", SUPER, METS, shuffled=True),
-    "mets-table2": Table("mets", {"ptb_xl": ("form",)}, METS, shuffled=True),
-    "mets-table3": Table("mets", {"mit_bih": ("aami",)}, METS, shuffled=True),
+    "mets-table1": Table("mets", SUPER, **METS),
+    "mets-table2": Table("mets", {"ptb_xl": ("form",)}, **METS),
+    "mets-table3": Table("mets", {"mit_bih": ("aami",)}, **METS),
     "corrected": Table(
         "etp",
         {"ptb_xl": ("super", "sub", "form", "rhythm"), "mit_bih": ("aami",)},

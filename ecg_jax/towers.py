@@ -42,7 +42,7 @@ def over_views(
 class Towers:
     """`network` is a Flax module (x [N, T, 12], train) -> a NamedTuple of arrays [N, ...] with
     `features` float32 [N, D], for probes, and `projection` [N, P]; its submodules are the entries
-    of `params`.
+    of `params`. (`init` and `train` alone take any network.)
     """
 
     def __init__(self, config: Config, network: nn.Module, *, second: bool = True):

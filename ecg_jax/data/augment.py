@@ -103,12 +103,13 @@ def time_mask(fraction: float = 0.2) -> Augmentation:
 
 def lead_mask(probability: float = 0.1) -> Augmentation:
     """Drops each lead with `probability` (random lead masking). Rhythm and the waves of the other
-    leads stay; the record is seen from fewer directions, but never from none."""
+    leads stay; the record is seen from fewer directions, but never from none: one lead is left, at
+    random, where all are drawn."""
     within("probability", probability, 0, 1)
 
     def apply(key, ecg, mask):
-        keep = jax.random.bernoulli(key, 1 - probability, mask.shape) & mask
-        keep = jnp.where(keep.any(axis=1, keepdims=True), keep, mask)
+        u = jnp.where(mask, jax.random.uniform(key, mask.shape), jnp.inf)
+        keep = ((u < 1 - probability) | (u == u.min(axis=1, keepdims=True))) & mask
         return jnp.where(keep[:, None, :], ecg, 0), keep
 
     return apply

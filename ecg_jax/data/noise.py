@@ -27,15 +27,15 @@ def jitter(sd: float = 0.02) -> Augmentation:
     def apply(key, ecg, mask):
         strength, noise = jax.random.split(key)
         sds = jax.random.uniform(strength, (ecg.shape[0], 1, 1), ecg.dtype, 0, sd)
-        noisy = ecg + sds * jax.random.normal(noise, ecg.shape, ecg.dtype)
-        return jnp.where(mask[:, None, :], noisy, ecg), mask
+        return _add(ecg, mask, sds * jax.random.normal(noise, ecg.shape, ecg.dtype)), mask
 
     return apply
 
 
 def wander(sd: float = 0.1, *, rate: int) -> Augmentation:
-    """Baseline wander: per lead, one sine between 0.05 and 0.5 Hz, as breathing and slow
-    electrode drift make, of amplitude up to `sd`. QRS and rhythm stay; the ST level shifts."""
+    """Baseline wander: per record one frequency between 0.05 and 0.5 Hz, as breathing and slow
+    electrode drift make, per lead a phase and an amplitude up to `sd`. QRS and rhythm stay; the ST
+    level shifts."""
     within("sd", sd, 0)
 
     def apply(key, ecg, mask):
@@ -46,7 +46,7 @@ def wander(sd: float = 0.1, *, rate: int) -> Augmentation:
         phase = jax.random.uniform(p, (B, 1, C), ecg.dtype, 0, 2 * jnp.pi)
         t = (jnp.arange(T, dtype=ecg.dtype) / rate)[None, :, None]
         drift = amplitude * jnp.sin(2 * jnp.pi * frequency * t + phase)
-        return jnp.where(mask[:, None, :], ecg + drift, ecg), mask
+        return _add(ecg, mask, drift), mask
 
     return apply
 

@@ -10,11 +10,11 @@ def swapped_cosine(p: jax.Array, z: jax.Array) -> jax.Array:
     equation 2) make large.
 
     Args:
-      p, z: float32 [K, 2, D], of unit length: predictions and projections of two views of each
-        record. z has no gradient.
+      p, z: float32 [K, 2, ..., D], of unit length: predictions and projections of two views of
+        each record. z has no gradient.
 
     Returns:
-      float32 scalar, the mean over the 2 K views.
+      float32 scalar, the mean over all of the 2 K views.
     """
     z = jax.lax.stop_gradient(z)
     return jnp.mean(jnp.sum(p * z[:, ::-1], axis=-1))

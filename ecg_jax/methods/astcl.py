@@ -15,6 +15,7 @@ from scipy.signal import savgol_coeffs
 from ecg_jax import health
 from ecg_jax.config import Config
 from ecg_jax.errors import UserError
+from ecg_jax.losses.prediction import swapped_cosine
 from ecg_jax.methods import Method, View
 from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.resnet1d import STRIDE
@@ -59,9 +60,10 @@ def build(config: Config) -> Method:
         z = normalize(out.projection)
         across_patient = discrimination(normalize(out.prediction), z, view.patient)
         across_time = prediction(normalize(out.forecast), normalize(out.parts))
-        value = across_patient + m.temporal * across_time + game(out.logit)
+        judged = game(out.logit)
+        value = across_patient + m.temporal * across_time + judged
         told = jnp.mean((out.logit > 0) == jnp.array([False, True]))
-        terms = {"across_patient": across_patient, "across_time": across_time}
+        terms = {"across_patient": across_patient, "across_time": across_time, "game": judged}
         metrics = health.of_pairs(z[:, 0], z[:, 1]) | terms | {"view_accuracy": told}
         return value, ({**state, **updated}, metrics)
 
@@ -88,13 +90,13 @@ def discrimination(q: jax.Array, z: jax.Array, patient: jax.Array) -> jax.Array:
     patient's records, its own and those with it in the batch; q and z have unit length."""
     same = (patient[:, None] == patient[None, :]).astype(z.dtype)
     target = jnp.einsum("ij,jvp->ivp", same / same.sum(axis=1, keepdims=True), z)
-    return distance(q, target[:, ::-1])
+    return 2 - 2 * swapped_cosine(q, target)
 
 
 def prediction(forecast: jax.Array, parts: jax.Array) -> jax.Array:
     """In time, from segment s of one view to s + 1 of the other; in space too, where `lead_mask`
     takes other leads from each: forecast [B, 2, S - 1, P], parts [B, 2, S, P], of unit length."""
-    return distance(forecast, parts[:, ::-1, 1:])
+    return 2 - 2 * swapped_cosine(forecast, parts[:, :, 1:])
 
 
 def game(logit: jax.Array) -> jax.Array:
@@ -102,8 +104,3 @@ def game(logit: jax.Array) -> jax.Array:
     encoder plays against it, see `spatiotemporal.reverse`."""
     view = jnp.broadcast_to(jnp.array([0.0, 1.0]), logit.shape)
     return optax.sigmoid_binary_cross_entropy(logit, view).mean()
-
-
-def distance(q: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean of 2 - 2 cos; the target is not trained (stop-gradient)."""
-    return jnp.mean(2 - 2 * jnp.sum(q * jax.lax.stop_gradient(target), axis=-1))

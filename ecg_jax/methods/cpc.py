@@ -2,7 +2,7 @@
 comes next from what comes at other times and in other records.
 
 The encoder sees each stretch of a record by itself, as the paper's sees overlapping patches of an
-image (section 3.3) or strided windows of sound (3.1): a position of ResNet-18's own map has a
+image (section 3.2) or strided windows of sound (3.1): a position of ResNet-18's own map has a
 receptive field of 435 samples, so that a context would have seen what it predicts. BatchNorm's
 statistics are of all stretches.
 """

@@ -128,9 +128,19 @@ def test_shift_moves_and_fills_with_zeros(batch):
 def test_masks_hide_at_most_what_they_say(batch):
     hidden = ~np.asarray(applied(batch, name="time_mask", fraction=0.3)[0]).any(axis=2)
     assert hidden.any() and hidden.sum(axis=1).max() <= 301
-    ecg, mask = applied(batch, name="lead_mask", probability=0.95)
-    assert (np.asarray(mask).sum(axis=1) >= 1).all()
-    np.testing.assert_array_equal(np.asarray(ecg).any(axis=1), np.asarray(mask))
+
+
+def test_lead_mask_drops_each_lead_and_leaves_one(batch):
+    alone = set()
+    for probability, expected in ((0.0, 11), (0.4, 6.6), (0.95, 1.1), (1.0, 1)):
+        counts = []
+        for seed in range(20):
+            ecg, mask = applied(batch, seed, name="lead_mask", probability=probability)
+            np.testing.assert_array_equal(np.asarray(ecg).any(axis=1), np.asarray(mask))
+            counts.append(np.asarray(mask).sum(axis=1))
+            alone |= set(np.asarray(mask)[counts[-1] == 1].argmax(axis=1))
+        assert np.min(counts) >= 1 and abs(np.mean(counts) - expected) < 0.3
+    assert alone == set(range(12)) - {5}  # the lead that no record has
 
 
 def test_crop_resize_is_linear_interpolation(batch):

@@ -1,10 +1,10 @@
 """The losses against float64 oracles written from the papers' equations."""
 
+import gradient_check
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.optimize import approx_fprime
 from scipy.special import log_softmax
 
 from ecg_jax import parallel
@@ -34,24 +34,15 @@ def oracle(e, t, group=None):
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("devices", [1, 8])
 def test_value_and_gradient(pairs, grouped, devices):
-    e, t = pairs
     group = np.arange(K) // 3 if grouped else None
-    mesh = parallel.make_mesh(jax.devices()[:devices])
-    sharding = parallel.by_record(mesh)
-    args = [parallel.put(x.astype(np.float32), sharding) for x in (e, t)]
+    sharding = parallel.by_record(parallel.make_mesh(jax.devices()[:devices]))
     ids = None if group is None else parallel.put(group, sharding)
-    run = jax.jit(jax.value_and_grad(lambda e, t: symmetric_info_nce(e, t, TAU, ids), (0, 1)))
-    value, gradients = run(*args)
-    np.testing.assert_allclose(value, oracle(e, t, group), rtol=1e-5)
-    for i, gradient in enumerate(gradients):
-
-        def of_one(flat, i=i):
-            moved = [e, t]
-            moved[i] = flat.reshape(K, D)
-            return oracle(*moved, group)
-
-        numeric = approx_fprime(pairs[i].ravel(), of_one, 1e-7).reshape(K, D)
-        np.testing.assert_allclose(gradient, numeric, atol=2e-5)
+    gradient_check.check(
+        lambda e, t: symmetric_info_nce(e, t, TAU, ids),
+        lambda e, t: oracle(e, t, group),
+        pairs,
+        devices=devices,
+    )
 
 
 def test_groups_of_one_are_the_papers_loss(pairs):

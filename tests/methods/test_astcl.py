@@ -225,10 +225,12 @@ def test_a_step_is_the_sum_of_the_three(config, view, monkeypatch):
         )
         assert set(new) == {"batch_stats"}
         assert {"positive_cosine", "embedding_std", "view_accuracy"} <= set(metrics)
+        terms = metrics["across_patient"], config.model.temporal * metrics["across_time"]
+        np.testing.assert_allclose(found, sum(terms) + metrics["game"], rtol=1e-5)
+        assert metrics["game"] > np.log(2) / 2
         return float(found)
 
     none, one, two = (value(temporal=w) for w in (0.0, 1.0, 2.0))
-    assert none > np.log(2) / 2  # the discriminator's share
     np.testing.assert_allclose(two - one, one - none, rtol=1e-4)
     assert one - none > 0.1
     assert abs(value(patient=view.row, temporal=0.0) - none) > 1e-3

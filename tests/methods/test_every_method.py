@@ -77,6 +77,30 @@ def test_learns_one_batch(config):
     assert metrics["embedding_std"] > 0.3, metrics
 
 
+def test_reads_its_augmentations(config):
+    """Noise in place of none, which no BatchNorm takes away, changes the first loss."""
+    B, T = config.batch_size, round(config.seconds * config.rate)
+    view = blank(T, 24 if "text" in config else 0)
+    rng, rows = np.random.default_rng(0), jnp.arange(B)
+    arrays = {"ecg": rng.standard_normal((B, T, 12)), "text": rng.standard_normal((B, 24))}
+    arrays = {name: jnp.asarray(x, jnp.float32) for name, x in arrays.items()}
+    view = View(lead_mask=jnp.ones((B, 12), bool), text_id=rows, row=rows, patient=rows, **arrays)
+    losses = []
+    for chain in ((), ({"name": "jitter", "sd": 2.0},)):
+        config.augment, config.augment_second = chain, ()
+        method = build(config)
+        loss, _ = jax.jit(method.loss)(*tiny_state(method, view), view, jax.random.key(0))
+        losses.append(float(loss))
+    assert abs(losses[0] - losses[1]) > 1e-4
+
+
+def test_parts_of_records_are_compared_in_whole_records_alone(config):
+    """Else zeros would stand where a record has ended: `train.check_split`."""
+    kind = config.model.get("kind", "")
+    parts = {"pirl", "cpc", "tstcc", "astcl"} | ({"clocs"} if kind in ("cmsc", "cmsmlc") else set())
+    assert build(config).whole == (config.method in parts)
+
+
 class Watched(ConfigDict):
     """Notes in READ the fields that are asked for."""
 
