@@ -10,6 +10,7 @@ says what each table needs.
 
 import argparse
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import json
@@ -80,7 +81,13 @@ NAMES = {
 }  # as the papers print them
 
 SUPER, CPSC = {"ptb_xl": ("super",)}, {"cpsc2018": ("cpsc",)}
-METS = dict(protocols=("zero_shot", "finetune", "supervised"), shuffled=True, baselines=("simclr",))
+METS = functools.partial(
+    Table,
+    "mets",
+    protocols=("zero_shot", "finetune", "supervised"),
+    shuffled=True,
+    baselines=("simclr",),
+)
 TABLES = {
     "etp-table1": Table(
         "etp",
@@ -93,9 +100,9 @@ TABLES = {
     ),
     "etp-table2": Table("etp", SUPER, ("zero_shot", "supervised"), shuffled=True),
     "etp-table3": Table("etp", CPSC, ("zero_shot", "supervised"), shuffled=True),
-    "mets-table1": Table("mets", SUPER, **METS),
-    "mets-table2": Table("mets", {"ptb_xl": ("form",)}, **METS),
-    "mets-table3": Table("mets", {"mit_bih": ("aami",)}, **METS),
+    "mets-table1": METS(SUPER),
+    "mets-table2": METS({"ptb_xl": ("form",)}),
+    "mets-table3": METS({"mit_bih": ("aami",)}),
     "corrected": Table(
         "etp",
         {"ptb_xl": ("super", "sub", "form", "rhythm"), "mit_bih": ("aami",)},
