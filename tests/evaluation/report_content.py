@@ -70,6 +70,7 @@ def content() -> Content:
     scores = [(EVIL, 0.5), ("x", math.nan)]
     of = ("ptb_xl", "super")
     sample = Sample(*of, "worst", EVIL, ecg, 100, mask, EVIL, [EVIL], "zero_shot", scores)
+    sample = dataclasses.replace(sample, prompts=[(EVIL, 0.5), ("st depression.", -0.25)])
     similarity = rng.standard_normal((5, K))
     similarity[0, 1] = math.nan
     written_for = [*CLASSES, "MI"]

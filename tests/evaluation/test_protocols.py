@@ -251,6 +251,28 @@ def test_retrieval_has_both_directions(subject):
     assert {row["metric"] for row in rows} == set(retrieval.METRICS)
 
 
+def test_a_recording_has_the_wordings_that_lie_nearest(subject):
+    found = ask(subject, protocols=("zero_shot",), conditions=())
+    drawn = pictures.samples(subject, "super", found)
+    test = subject.material.experiment.test
+    wordings = subject.material.prompts("super")["clinical"].values()
+    texts = [text for texts, _ in wordings for text in texts]
+    unit = [
+        x / np.linalg.norm(x, axis=1, keepdims=True)
+        for x in (
+            np.concatenate([subject.embed(x) for _, x in wordings]),
+            subject.encode(test).embedding,
+        )
+    ]
+    cosine = unit[1] @ unit[0].T
+    assert drawn
+    for sample in drawn:
+        own = cosine[list(test.record_id).index(sample.record_id)]
+        names, values = zip(*sample.prompts, strict=True)
+        np.testing.assert_allclose(values, np.sort(own)[::-1][: pictures.SCORES], atol=1e-6)
+        np.testing.assert_allclose([own[texts.index(name)] for name in names], values, atol=1e-6)
+
+
 def test_samples_are_ordered_by_the_place_of_their_true_classes():
     y = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 1]], bool)
     score = np.array([[3, 1, 1], [2, 1, 3], [1, 1, 2]], np.float32)

@@ -21,7 +21,7 @@ _STROKES = {
     "supervised": "fine c2",
     "shuffled": "dotted c3",
 }
-_SEEDS = ("fine c0", "dashed c0", "dotted c0", "thick c0")
+_SEEDS = ("fine c0", "dashed c1", "dotted c2", "fine c3")
 
 
 def ranking_figure(name: str, y: np.ndarray, scores: Mapping[str, np.ndarray]) -> Markup:

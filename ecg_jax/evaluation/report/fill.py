@@ -53,8 +53,11 @@ def _content(title: str, runs: Mapping[Path, dict[str, Any]], rows: Sequence[Row
     limits = ["Research software: not a medical device, not for diagnosis."]
     if tower["stand_in"]:
         limits.append(f"The text tower is a stand-in: {tower['note']}.")
-    most = max((row["n"] for row in rows if row["split"] == "test"), default=0)
-    limits.append(f"At most {most:,} test records: the intervals say how much that tells.")
+    most = {row["dataset"]: 0 for row in rows}
+    for row in rows:
+        most[row["dataset"]] = max(most[row["dataset"]], row["n"])
+    sizes = " and ".join(f"{n:,} test records of {dataset}" for dataset, n in most.items())
+    limits.append(f"At most {sizes}: the intervals say how much that tells.")
     step = next((row.get("step") for row in results.read(first / "results.json")), None)
     pictures = picture_file.read(first / PICTURES, step)
     return Content(

@@ -1,7 +1,7 @@
 """The section of recordings: each with its report, its labels and its scores."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -71,17 +71,19 @@ def _sample(sample: Sample) -> Markup:
         "article",
         element("h4", f"Record {sample.record_id}"),
         scroll(picture, f"ECG of record {sample.record_id}"),
-        element("div", element("dl", *facts, class_="facts"), *_tables(sample), class_="beside"),
+        element("div", element("dl", *facts, class_="facts"), _tables(sample), class_="beside"),
         class_="sample",
     )
 
 
-def _tables(sample: Sample) -> Iterator[Markup]:
+def _tables(sample: Sample) -> Markup:
+    tables = []
     if sample.scores:
         protocol = PROTOCOLS.get(sample.protocol, sample.protocol)
-        yield _scores("top classes", f"{protocol} score".strip(), sample.scores)
+        tables.append(_scores("top classes", f"{protocol} score".strip(), sample.scores))
     if sample.prompts:
-        yield _scores("top prompts", "cosine", sample.prompts)
+        tables.append(_scores("top prompts", "cosine", sample.prompts))
+    return element("div", *tables) if tables else Markup("")
 
 
 def _scores(what: str, unit: str, given: Sequence[tuple[str, float]]) -> Markup:
