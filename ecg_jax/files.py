@@ -34,6 +34,18 @@ def write_whole(path: Path, data: bytes) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines, up to a line that was cut short when a run was killed;
+    none where there is no file."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            break
+    return rows
+
+
 def write_arrays(path: Path, header: Any, arrays: Mapping[str, Any]) -> None:
     """Writes a compressed npz of arrays and of what JSON can hold about them.
 

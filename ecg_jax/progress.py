@@ -10,9 +10,8 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from ecg_jax import workdir
 from ecg_jax.config import Config
-from ecg_jax.files import write_whole
+from ecg_jax.files import read_lines, write_whole
 
 
 class NonFiniteError(ArithmeticError):
@@ -27,9 +26,9 @@ class Progress:
         self._config = config
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._first = jax.process_index() == 0
-        path = folder / workdir.METRICS
+        path = folder / "metrics.jsonl"
         if self._first:
-            _keep_until(folder, start)
+            _keep_until(path, start)
             self._file = path.open("a")
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(
@@ -93,10 +92,10 @@ class Progress:
             self._board.add_scalar(name, value, step)
 
 
-def _keep_until(folder: Path, step: int) -> None:
+def _keep_until(path: Path, step: int) -> None:
     """Drops the lines of updates after `step`, which a resumed run makes again."""
-    kept = [_line(row) for row in workdir.metrics(folder) if row["step"] <= step]
-    write_whole(folder / workdir.METRICS, "".join(kept).encode())
+    kept = [_line(row) for row in read_lines(path) if row["step"] <= step]
+    write_whole(path, "".join(kept).encode())
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -12,8 +12,6 @@ from ecg_jax.errors import UserError
 from ecg_jax.experiment import Experiment, provenance, report_texts, software
 from ecg_jax.files import write_whole
 
-METRICS = "metrics.jsonl"
-
 # what may differ when a run goes on: where things lie and how often they are reported
 FREE = {
     "data_dir",
@@ -138,20 +136,6 @@ def read(folder: Path) -> tuple[Config, dict[str, Any]]:
         raise UserError(f"{folder} holds no run: it has no config.json") from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it from a copy") from error
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, up to a line that was cut short when the run was killed."""
-    path, rows = folder / METRICS, []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            break
-        if not (isinstance(row, dict) and "step" in row):
-            break
-        rows.append(row)
-    return rows
 
 
 def write_json(path: Path, tree: Any) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ecg_jax import workdir
+from ecg_jax import files
 from ecg_jax.data.classes import TASKS
 from ecg_jax.evaluation import predictions, published, results
 from ecg_jax.evaluation.predictions import Predictions
@@ -122,4 +122,7 @@ def _source(row: dict[str, Any]) -> str:
 
 
 def _history(folder: Path, saved: dict[str, Any]) -> list[dict[str, Any]]:
-    return [row | {"seed": saved["config"]["seed"]} for row in workdir.metrics(folder)]
+    return [
+        row | {"seed": saved["config"]["seed"]}
+        for row in files.read_lines(folder / "metrics.jsonl")
+    ]
