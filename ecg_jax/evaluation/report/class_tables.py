@@ -1,10 +1,11 @@
 """Tables with a row for each class, folded away under the macro figures."""
 
 from ecg_jax.evaluation.report import gather
-from ecg_jax.evaluation.report.gather import ENCODERS, METRICS, PROTOCOLS, RULES, Figures
+from ecg_jax.evaluation.report.gather import ENCODERS, PROTOCOLS, RULES, Figures
 from ecg_jax.evaluation.report.markup import Markup, element
 from ecg_jax.evaluation.report.tables import Line, Published, figure_cell, grid
 from ecg_jax.evaluation.results import MACRO
+from ecg_jax.evaluation.tables import METRICS
 
 Column = tuple[str, str, str]  # rule, metric, encoder
 

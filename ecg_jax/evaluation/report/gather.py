@@ -9,7 +9,6 @@ import numpy as np
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation.report.markup import UNKNOWN
 from ecg_jax.evaluation.results import MACRO, Row
-from ecg_jax.evaluation.tables import METRICS as METRICS
 
 RULES = ("paper", "corrected")
 PROTOCOLS = {

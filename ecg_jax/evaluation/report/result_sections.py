@@ -4,11 +4,12 @@ import math
 
 from ecg_jax.evaluation.report import gather, tables
 from ecg_jax.evaluation.report.class_tables import class_table
-from ecg_jax.evaluation.report.gather import ENCODERS, METRICS, PROTOCOLS, Figures
+from ecg_jax.evaluation.report.gather import ENCODERS, PROTOCOLS, Figures
 from ecg_jax.evaluation.report.map_figures import Level, interval_figure
 from ecg_jax.evaluation.report.markup import UNKNOWN, Markup, element, join
 from ecg_jax.evaluation.report.tables import Published
 from ecg_jax.evaluation.results import MACRO
+from ecg_jax.evaluation.tables import METRICS
 
 # Colour and mark of an encoder in interval figures.
 _KINDS = {"trained": 0, "random": 1, "supervised": 2, "shuffled": 3}

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ecg_jax.evaluation.report import gather
-from ecg_jax.evaluation.report.gather import ENCODERS, METRICS, PROTOCOLS, RULES, Figures
+from ecg_jax.evaluation.report.gather import ENCODERS, PROTOCOLS, RULES, Figures
 from ecg_jax.evaluation.report.markup import UNKNOWN, Markup, element, join
 from ecg_jax.evaluation.results import MACRO
+from ecg_jax.evaluation.tables import METRICS
 
 Published = Sequence[dict[str, Any]]
 
