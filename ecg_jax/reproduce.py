@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ecg_jax import cache, evaluate, train, workdir
+from ecg_jax import cache, evaluate, files, health, train, workdir
 from ecg_jax import config as config_lib
 from ecg_jax.config import Config
 from ecg_jax.data import records
@@ -51,6 +51,9 @@ class Table:
     shuffled: bool = False
     finetune_rules: tuple[str, ...] = ("corrected", "paper")
     baselines: tuple[str, ...] = ()
+
+
+RANK = "validation/effective_rank"  # in metrics.jsonl
 
 
 class Run(NamedTuple):
@@ -140,7 +143,8 @@ def main() -> None:
     folders = [out / run.folder for run in runs(table, seeds) if run.encoder == "trained"]
     trained = {folder: workdir.read(folder)[1] for folder in folders}
     print(f"\n{args.table}, seeds {args.seeds}: mean ± standard deviation over them")
-    print(beside(rows, args.table), flush=True)
+    print(beside(rows, args.table))
+    print(ranks(runs(table, seeds), out), flush=True)
     title = f"{args.table}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     report.write(fill.several(title, trained, rows), out / "report.html")
     print(f"written: {out / 'results.json'}, {out / 'report.html'}")
@@ -324,6 +328,21 @@ def beside(rows: Sequence[results.Row], name: str) -> str:
         if paper := theirs.get(_published_key(first, first["encoder"])):
             line += f", {paper['value']:.3f} in the paper"
         lines.append(line)
+    return "\n".join(lines)
+
+
+def ranks(runs: Sequence[Run], out: Path) -> str:
+    """A line for each encoder: the effective rank of the validation records' embeddings at the end
+    of its pre-training, of all seeds."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        rows = files.read_lines(out / run.folder / "metrics.jsonl")
+        known = [row[RANK] for row in rows if RANK in row]
+        found.setdefault(run.encoder, []).extend(known[-1:])
+    lines = [f"effective rank of validation embeddings; below {health.LEAST_RANK:.0f}: collapsed"]
+    for encoder, values in found.items():
+        if values:
+            lines.append(f"  {encoder:<18}{statistics.mean(values):.1f}, lowest {min(values):.1f}")
     return "\n".join(lines)
 
 

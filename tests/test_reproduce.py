@@ -62,6 +62,7 @@ def test_a_table_is_trained_evaluated_and_not_done_twice(table, tmp_path, monkey
     first = next(i for i, line in enumerate(lines) if line.startswith("etp-table2, seeds 3"))
     shown = [line.split() for line in lines[first + 2 : -1]]
     assert ["super", "zero_shot", "corrected", "shuffled", "auroc"] in [line[:5] for line in shown]
+    assert [line[0] for line in shown[-3:]] == ["effective", "trained", "shuffled"]
 
     # What is evaluated in a run's folder later is no part of the table.
     later = tmp_path / "etp_3" / "results.json"
@@ -221,6 +222,19 @@ def test_a_table_by_class_is_printed_by_class():
     assert len(lines) == len(theirs)
     assert all(line.endswith("in the paper") for line in lines)
     assert sum("zero_shot, HYP" in line for line in lines) == 3
+
+
+def test_ranks_at_the_end_of_every_run(tmp_path):
+    runs = [reproduce.Run("etp", seed, "trained") for seed in (0, 1, 2)]
+    for run, values in zip(runs, ((3.0, 40.0), (8.0, 20.0, 30.0), ()), strict=True):
+        rows = [{"step": 1, "loss": 2.0}, *({reproduce.RANK: value} for value in values)]
+        (tmp_path / run.folder).mkdir()
+        text = "\n".join(json.dumps(row) for row in rows)
+        (tmp_path / run.folder / "metrics.jsonl").write_text(text)
+    runs.append(reproduce.Run("etp", 0, "shuffled"))  # without a folder
+    assert reproduce.ranks(runs, tmp_path).splitlines()[1:] == [
+        "  trained           35.0, lowest 30.0"
+    ]
 
 
 @pytest.mark.parametrize("seeds", ["", "a", "0;1", "0,0", "-1"])

@@ -216,7 +216,7 @@ def _check_fit(y, score, threshold, patient_id, classes, draws) -> None:
 
 def plain(row: Row) -> Row:
     """Only what JSON knows."""
-    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()}
+    values = {k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()}
     return {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()
     }

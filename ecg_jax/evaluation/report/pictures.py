@@ -1,7 +1,7 @@
 """The pictures that need a run's encoder and records: prompt maps, maps of records, recordings."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -96,24 +96,31 @@ def samples(subject: Subject, task: str, scored: Sequence[Predictions]) -> list[
     place = mean_place(chosen.y, chosen.score)
     order = np.argsort(place, kind="stable")
     middle = len(order) // 2
+    closest = _closest(subject, task)
     ranges = {"best": order, "worst": order[::-1], "typical": order[middle:]}
     drawn = []
     for kind, count in SAMPLES:
         for i in ranges[kind][:count]:
             r = row[chosen.record_id[i]]
             sample = _sample(kind, test, r, chosen, int(i), float(place[i]), names)
-            drawn.append(dataclasses.replace(sample, prompts=_closest(subject, task, r)))
+            drawn.append(dataclasses.replace(sample, prompts=closest(r)))
     return drawn
 
 
-def _closest(subject: Subject, task: str, row: int) -> list[tuple[str, float]]:
-    """The wordings nearest to a test record, with their cosines; none without a text side."""
+def _closest(subject: Subject, task: str) -> Callable[[int], list[tuple[str, float]]]:
+    """Of a row of the test records: the wordings nearest to it, with their cosines; none without
+    a text side."""
     if not subject.reads_text:
-        return []
+        return lambda row: []
     texts, embedded = _wordings(subject, task)
-    record = subject.encode(subject.material.experiment.test).embedding[row : row + 1]
-    cosine = zero_shot.scores(record, embedded)[0]
-    return [(texts[k][1], float(cosine[k])) for k in np.argsort(-cosine, kind="stable")[:SCORES]]
+    records = subject.encode(subject.material.experiment.test).embedding
+
+    def closest(row: int) -> list[tuple[str, float]]:
+        cosine = zero_shot.scores(records[row : row + 1], embedded)[0]
+        nearest = np.argsort(-cosine, kind="stable")[:SCORES]
+        return [(texts[k][1], float(cosine[k])) for k in nearest]
+
+    return closest
 
 
 def mean_place(y: np.ndarray, score: np.ndarray) -> np.ndarray:
