@@ -1,7 +1,7 @@
 """A slow copy of a network (BYOL's target, MoCo's key encoder): {"params", "batch_stats"}.
 
-Its statistics follow, too, as papers and released code have it; in training it normalises by the
-batch's own.
+Its statistics follow, too, where released code of both keeps those of the copy's own passes. No
+loss reads them: in training it normalises by the batch's own.
 """
 
 from collections.abc import Callable

@@ -5,6 +5,8 @@ with a random encoder beside the trained one, under the corrected rule and under
 """
 
 import argparse
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,15 @@ from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.data import records
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation import examine, label_check, predictions, report, results, tables
+from ecg_jax.evaluation import (
+    examine,
+    label_check,
+    predictions,
+    report,
+    results,
+    robustness,
+    tables,
+)
 from ecg_jax.evaluation.controls import calibrated
 from ecg_jax.evaluation.leaks import check_leaks
 from ecg_jax.evaluation.predictions import Predictions
@@ -88,7 +98,7 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
     if not config.evaluate.protocols and not config.evaluate.retrieval:
         print("nothing to evaluate: config.evaluate names no protocol and no retrieval")
         return []
-    check_records(experiment, folder)
+    experiment = check_records(experiment, folder)
     start = experiment.init(jax.random.key(config.seed))
     step, *best = restore(folder, *start)
     material = Material(experiment)
@@ -161,13 +171,17 @@ def _report(folder: Path, step: int, drawn: list[picture_file.Picture]) -> None:
     report.write(fill.content(folder, workdir.read(folder)[1]), folder / "report.html")
 
 
-def check_records(experiment: Experiment, folder: Path) -> None:
-    """Raises a UserError if records, config or text tower are not the run's, if splits share a
-    patient, or if label columns contradict each other."""
+def check_records(experiment: Experiment, folder: Path) -> Experiment:
+    """The experiment with no leads but those of the training.
+
+    Raises:
+      UserError: records, config or text tower are not the run's, splits share a patient, label
+        columns contradict each other, or see `known_leads`.
+    """
     _, saved = workdir.read(folder)
     transfer = experiment.config.dataset != saved["config"]["dataset"]
     now = {} if transfer else workdir.fingerprints(experiment)
-    check_leads(experiment, saved.get("leads", LEADS))
+    experiment = known_leads(experiment, saved.get("leads", LEADS))
     if differ := differences(experiment, saved, now):
         raise UserError(
             f"{folder} was trained otherwise: {'; '.join(differ[:4])}: name the folder of its "
@@ -179,18 +193,20 @@ def check_records(experiment: Experiment, folder: Path) -> None:
         check_transfer(experiment, saved["config"]["dataset"])
     for task in experiment.config.evaluate.tasks:
         label_check.check_labels(*splits, task)
+    return experiment
 
 
 def check_transfer(experiment: Experiment, dataset: str) -> None:
-    """Raises a UserError if the pre-training's records are among the test records; says so where
-    they are not at hand."""
+    """Raises a UserError if the pre-training's records, or those that chose its checkpoint, are
+    among the test records; says so where they are not at hand."""
     c = experiment.config
-    try:
-        seen = records.load(c.data_dir, dataset, c.rate, "train", seconds=c.seconds, stored=True)
-    except UserError as error:
-        print(f"whether test records were pre-trained on could not be checked: {error}")
-        return
-    check_leaks(seen, experiment.test)
+    for split in ("train", "validation"):
+        try:
+            seen = records.load(c.data_dir, dataset, c.rate, split, seconds=c.seconds, stored=True)
+        except UserError as error:
+            print(f"whether test records were pre-trained on could not be checked: {error}")
+            return
+        check_leaks(seen, experiment.test)
 
 
 def differences(experiment: Experiment, saved: dict[str, Any], now: dict[str, str]) -> list[str]:
@@ -199,11 +215,12 @@ def differences(experiment: Experiment, saved: dict[str, Any], now: dict[str, st
     return config + workdir.changes(experiment, saved, now)
 
 
-def check_leads(experiment: Experiment, trained: tuple[str, ...]) -> None:
-    """Says which leads the records have, if not those of the training.
+def known_leads(experiment: Experiment, trained: Sequence[str]) -> Experiment:
+    """Says which leads the records have, if not those of the training, and zeroes those that the
+    encoder has never seen.
 
     Raises:
-      UserError: the records have none of them.
+      UserError: some record has none of the training's leads.
     """
     there = experiment.test.leads
     if not set(there) & set(trained):
@@ -216,6 +233,15 @@ def check_leads(experiment: Experiment, trained: tuple[str, ...]) -> None:
             f"{experiment.test.dataset} has the leads {', '.join(there)}; {', '.join(missing)}, "
             "which the encoder was trained with, are zero"
         )
+    if unknown := [name for name in there if name not in trained]:
+        print(
+            f"{experiment.test.dataset}: {', '.join(unknown)} are left out, as the encoder was "
+            f"trained on {', '.join(trained)}"
+        )
+        opened, experiment = experiment, dataclasses.replace(experiment)
+        for split in ("train", "validation", "test"):
+            experiment.__dict__[split] = robustness.only(getattr(opened, split), trained)
+    return experiment
 
 
 if __name__ == "__main__":

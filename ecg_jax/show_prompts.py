@@ -38,7 +38,7 @@ def main() -> None:
     experiment = open_experiment(config)
     if experiment.method.encode_text is None:
         raise UserError(f"{config.method} has no text side, so that no prompt serves it")
-    evaluate.check_records(experiment, args.workdir)
+    experiment = evaluate.check_records(experiment, args.workdir)
     _, params, state = evaluate.restore(args.workdir, *experiment.init(jax.random.key(0)))
     subject = Subject("trained", Material(experiment), params, state)
     print("\n\n".join(table(subject, task) for task in config.evaluate.tasks))

@@ -149,12 +149,25 @@ def test_leads_that_the_encoder_was_trained_with_are_named(trained, capsys):
     mask[:, [LEADS.index("II"), LEADS.index("V1")]] = True
     experiment.__dict__["test"] = dataclasses.replace(test, lead_mask=mask)
     assert workdir.read(trained)[1]["leads"] == list(LEADS)
-    evaluate.check_leads(experiment, LEADS)
+    assert evaluate.known_leads(experiment, LEADS) is experiment
     line = capsys.readouterr().out
     assert line.startswith("simulated has the leads II, V1; I, III, aVR, aVL,")
     assert "are zero" in line
     with pytest.raises(UserError, match="trained on I, III: it has seen none of them"):
-        evaluate.check_leads(experiment, ("I", "III"))
+        evaluate.known_leads(experiment, ("I", "III"))
+
+
+def test_leads_that_the_encoder_has_never_seen_are_zero_and_named(trained, capsys):
+    experiment = open_experiment(workdir.read(trained)[0])
+    two = evaluate.known_leads(experiment, ("II", "V1"))
+    said = "simulated: I, III, aVR, aVL, aVF, V2, V3, V4, V5, V6 are left out, as the encoder was"
+    assert said in capsys.readouterr().out
+    known = np.isin(LEADS, ("II", "V1"))
+    for split in ("train", "validation", "test"):
+        before, after = getattr(experiment, split), getattr(two, split)
+        assert (after.lead_mask == known).all() and before.lead_mask.all()
+        assert (after.ecg[..., known] == before.ecg[:][..., known]).all()
+        assert before.ecg[:].any(axis=(0, 1)).all() and not after.ecg[..., ~known].any()
 
 
 def test_nothing_to_evaluate_leaves_what_there_is(trained, tmp_path, monkeypatch, capsys):
@@ -210,14 +223,20 @@ def test_transfer(trained, two_datasets, monkeypatch, capsys):
     )
 
 
-def test_a_test_record_that_was_pre_trained_on_fails_the_run(trained, two_datasets, monkeypatch):
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_test_record_that_was_pre_trained_on_fails_the_run(
+    split, trained, two_datasets, monkeypatch
+):
     config, _ = workdir.read(trained)
     config.update(data_dir=str(two_datasets), dataset="mit_bih")
     config.evaluate.tasks = ("aami",)
     experiment = open_experiment(config)
-    seen = dataclasses.replace(experiment.test.take([3]), dataset="simulated", split="train")
-    monkeypatch.setattr(evaluate.records, "load", lambda *_, **__: seen)
-    with pytest.raises(UserError, match="1 recordings of simulated train are also in mit_bih"):
+    seen = dataclasses.replace(experiment.test.take([3]), dataset="simulated", split=split)
+    none = seen.take(np.arange(0))
+    monkeypatch.setattr(
+        evaluate.records, "load", lambda *args, **__: seen if args[3] == split else none
+    )
+    with pytest.raises(UserError, match=f"1 recordings of simulated {split} are also in mit_bih"):
         evaluate.check_transfer(experiment, "simulated")
 
 

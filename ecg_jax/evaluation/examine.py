@@ -230,7 +230,8 @@ def rows(predictions: Predictions, *, paper: str, draws: int) -> list[results.Ro
         those = (p.y[chosen], p.score[chosen], p.patient_id[chosen])
         found = single_label.mets_rows(*those, draws=draws, records=note, **where)
     elif p.rule == "paper":
-        found = single_label.etp_rows(p.y, p.score, p.patient_id, draws=draws, **where)
+        threshold = None if p.protocol == "zero_shot" else p.threshold
+        found = single_label.etp_rows(p.y, p.score, threshold, p.patient_id, draws=draws, **where)
     else:
         drawn = bootstrap.draws(p.patient_id, draws)
         found = results.rows(p.y, p.score, p.threshold, p.patient_id, draws=drawn, **where)

@@ -45,10 +45,15 @@ def check_fit(
     """
     if x_train.shape[1] != x_val.shape[1] or y_train.shape[1] != y_val.shape[1]:
         raise UserError("training and validation differ in their features or labels")
-    fitted, judged = ((y.sum(axis=0) > 0) & (y.sum(axis=0) < len(y)) for y in (y_train, y_val))
-    if not (fitted & judged).any():
+    fitted = mixed(y_train)
+    if not (fitted & mixed(y_val)).any():
         raise NoFigureError("no label has positives and negatives in both training and validation")
     return fitted
+
+
+def mixed(y: np.ndarray) -> np.ndarray:
+    """bool [K]: labels [N, K] with positives and negatives."""
+    return np.asarray((y.sum(axis=0) > 0) & (y.sum(axis=0) < len(y)))
 
 
 def statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,7 @@ from ecg_jax.data.resident import Batch
 from ecg_jax.data.stream import Stream
 from ecg_jax.errors import NoFigureError, UserError
 from ecg_jax.evaluation import linear_probe, metrics
+from ecg_jax.evaluation.features import mixed
 from ecg_jax.experiment import Experiment
 
 WARMUP = 0.1  # of the updates
@@ -113,8 +114,8 @@ class Finetuner:
           NoFigureError: no class to learn or to choose by.
         """
         y, y_validation = (_labels(split, task) for split in (train, validation))
-        fitted = _mixed(y)
-        if not (fitted & _mixed(y_validation)).any():
+        fitted = mixed(y)
+        if not (fitted & mixed(y_validation)).any():
             raise NoFigureError(
                 f"no class of {task} has positives and negatives among both the {len(y)} training "
                 f"and the {len(y_validation)} validation records: nothing to learn or to choose by"
@@ -169,7 +170,7 @@ class Finetuner:
         """Where the head starts: at each class's log-odds, or at the linear probe's solution
         (LP-FT, Kumar et al. 2022, arXiv 2202.10054)."""
         y, encode = train.labels[task], self._experiment.encode
-        fitted = _mixed(y)
+        fitted = mixed(y)
         if self._config.head == "probe":
             x, x_validation = (encode(params, state, s).features for s in (train, validation))
             probe = linear_probe.fit(x, y, x_validation, validation.labels[task])
@@ -273,8 +274,3 @@ def _labels(split: Records, task: str) -> np.ndarray:
     if task not in split.labels:
         raise UserError(f"{split.dataset} has no task {task!r}: it has {', '.join(split.labels)}")
     return split.labels[task]
-
-
-def _mixed(y: np.ndarray) -> np.ndarray:
-    """bool [K]: classes that have both positives and negatives."""
-    return np.asarray(y.any(axis=0) & ~y.all(axis=0))

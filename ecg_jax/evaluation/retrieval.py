@@ -26,10 +26,11 @@ _ROWS = 512  # queries at a time
 
 
 class Ranks(NamedTuple):
-    """Of Q queries: the place of the first hit, how many candidates are hits, and of how many."""
+    """Of Q queries: the place of the first hit, that in the best order which is the same for all
+    queries, and the number of candidates."""
 
     rank: np.ndarray  # int [Q], from 1
-    hits: np.ndarray  # int [Q]
+    blind: np.ndarray  # int [Q], from 1
     candidates: int
 
 
@@ -50,7 +51,7 @@ def ecg_to_report(ecg: np.ndarray, text: np.ndarray, text_id: np.ndarray) -> Ran
         cosine = _cosine(ecg[rows], text)
         first = np.take_along_axis(cosine, own[rows, None], axis=1)
         rank[rows] = (cosine >= first).sum(axis=1)
-    return Ranks(rank, np.ones_like(rank), len(text))
+    return Ranks(rank, _blind(own), len(text))
 
 
 def report_to_ecg(ecg: np.ndarray, text: np.ndarray, text_id: np.ndarray) -> Ranks:
@@ -62,7 +63,7 @@ def report_to_ecg(ecg: np.ndarray, text: np.ndarray, text_id: np.ndarray) -> Ran
         hit = own == np.arange(len(text))[rows, None]
         first = np.where(hit, cosine, -np.inf).max(axis=1, keepdims=True)
         rank[rows] = 1 + ((cosine >= first) & ~hit).sum(axis=1)
-    return Ranks(rank[own], np.bincount(own)[own], len(ecg))
+    return Ranks(rank[own], _blind(own), len(ecg))
 
 
 def rows(
@@ -82,8 +83,9 @@ def rows(
     otherwise be its own duplicate. The median's interval is the draws' percentiles; it has none
     where there are fewer than two patients.
 
-    `chance` is what candidates in random order reach, given the duplicates; `positives` the number
-    of queries with a hit (for the median, of queries).
+    `chance` is the most that an order of the candidates reaches which does not look at the query:
+    the split's commonest reports first, or a record of each. `positives` is the number of queries
+    with a hit (for the median, of queries).
 
     Args:
       ecg: float [N, E], embeddings of a split's records.
@@ -123,14 +125,14 @@ def rows(
 def _figures(found: Ranks, metric: str, patient: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
     """Value, interval, number of queries, positives and chance of one metric; `alone` where only
     one patient has, or only one lacks, a hit."""
-    by_chance, patients = _random_order(found), len(np.unique(patient))
+    patients = len(np.unique(patient))
     if metric == "median_rank":
         value, positives = float(weighted_median(found.rank)), len(found.rank)
         ends = float("nan"), float("nan")
         few = patients
         if patients > 1:
             ends = tuple(np.percentile(weighted_median(found.rank, drawn), [2.5, 97.5]).tolist())
-        chance = _middle(by_chance)
+        chance = float(np.median(found.blind))
     else:
         k = int(metric.removeprefix("recall@"))
         hit = found.rank <= k
@@ -139,7 +141,7 @@ def _figures(found: Ranks, metric: str, patient: np.ndarray, drawn: np.ndarray) 
         of_draw = (drawn @ hit.astype(np.float64)) / drawn.sum(axis=1)
         rests_on = patients if few > 1 else few
         ends = bootstrap.interval(value, of_draw[:, None], np.array([rests_on]))
-        chance = float(by_chance[min(k, found.candidates)])
+        chance = float((found.blind <= k).mean())
     figures = dict(value=value, ci_low=ends[0], ci_high=ends[1], n=len(found.rank))
     return figures | dict(positives=positives, chance=chance, alone=few == 1)
 
@@ -160,22 +162,13 @@ def weighted_median(values: np.ndarray, weight: np.ndarray | None = None) -> np.
     return (lower + upper) / 2
 
 
-def _random_order(found: Ranks) -> np.ndarray:
-    """[candidates + 1]: the share of queries with a hit in the first k places of a random order.
-
-    A query with d hits among C candidates misses k places with probability C(C - d, k) / C(C, k),
-    that is, with the product over i < k of 1 - d / (C - i).
-    """
-    number, queries = np.unique(found.hits, return_counts=True)
-    left = found.candidates - np.arange(found.candidates)
-    missed = np.cumprod(np.maximum(1 - number[:, None] / left, 0), axis=1)
-    return np.append(0, 1 - queries @ missed / queries.sum())
-
-
-def _middle(reached: np.ndarray) -> float:
-    """Median rank of which `reached` [candidates + 1] is the distribution; ties up to rounding."""
-    lower, upper = (int((reached >= half).argmax()) for half in (0.5 - 1e-9, 0.5 + 1e-9))
-    return (lower + upper) / 2
+def _blind(own: np.ndarray) -> np.ndarray:
+    """int [Q]: the place of each query's report, int [Q] from 0, among the distinct ones with the
+    commonest first."""
+    count = np.bincount(own)
+    place = np.empty_like(count)
+    place[np.argsort(-count, kind="stable")] = 1 + np.arange(len(count))
+    return place[own]
 
 
 def _checked(

@@ -52,7 +52,7 @@ class Condition(NamedTuple):
 def conditions(rate: int) -> list[Condition]:
     """All conditions of records at `rate` Hz: leads, noise, and the rates that lie below it."""
     found = [
-        Condition(f"{n} lead{'s' if n > 1 else ''}", functools.partial(_leads, names=names))
+        Condition(f"{n} lead{'s' if n > 1 else ''}", functools.partial(only, names=names))
         for n, names in SUBSETS.items()
     ]
     for kind in BANDS:
@@ -163,7 +163,8 @@ def resample(
     return back
 
 
-def _leads(records: Records, names: Sequence[str]) -> Records:
+def only(records: Records, names: Sequence[str]) -> Records:
+    """Records with no leads but these, their signals in memory; errors as of `keep_leads`."""
     ecg, mask = keep_leads(records.ecg[:], records.lead_mask, names)
     return dataclasses.replace(records, ecg=ecg, lead_mask=mask)
 

@@ -2,7 +2,8 @@
 
 ETP (tables 2 and 3) gives AUROC, accuracy and F1 for each class against the rest. Its pairs of
 accuracy and F1 fit only if a class's threshold is the one with the best F1 on the test split
-itself, so that is the rule here. METS (tables 1 to 3) gives accuracy, precision, recall and F1 of
+itself, so that is the rule here of zero-shot; its other figures (table 1) do not tell, and have
+thresholds of the validation split. METS (tables 1 to 3) gives accuracy, precision, recall and F1 of
 the class with the highest score, on sets of 1,000 records. The corrected figures beside these are
 those of `results.rows`.
 """
@@ -62,6 +63,7 @@ def mets_set(
 def etp_rows(
     y: np.ndarray,
     score: np.ndarray,
+    threshold: np.ndarray | None,
     patient_id: Sequence[str] | np.ndarray,
     *,
     classes: Sequence[str],
@@ -73,6 +75,7 @@ def etp_rows(
     Args:
       y: bool [N, K]; records without, or with more than one, label are left out.
       score: float [N, K]; a column of NaN is a class without a score.
+      threshold: float [K]; None for those with the best F1 on these records.
       patient_id: [N].
       classes: [K] names.
       draws: number of bootstrap draws, at the threshold chosen once.
@@ -86,10 +89,12 @@ def etp_rows(
         raise UserError("no record has exactly one label: ETP's figures cannot be had")
     y, score = np.asarray(y)[rows], np.asarray(score)[rows]
     patient = np.asarray(patient_id)[rows]
-    threshold = metrics.best_f1_threshold(y, score)
+    note = f"{len(rows):,} single-label records"
+    if threshold is None:
+        threshold = metrics.best_f1_threshold(y, score)
+        note += ", thresholds with the best F1 on these same records"
     drawn = bootstrap.draws(patient, draws)
     table = results.rows(y, score, threshold, patient, classes=classes, draws=drawn, **where)
-    note = f"{len(rows):,} single-label records, thresholds with the best F1 on these same records"
     return [
         row | {"note": ". ".join(filter(None, (note, row["note"])))} | _EXTRAS
         for row in table

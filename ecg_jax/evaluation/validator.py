@@ -8,6 +8,7 @@ from ecg_jax import health
 from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import knn, tasks, zero_shot
+from ecg_jax.evaluation.features import mixed
 from ecg_jax.evaluation.protocols import judged
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.experiment import Experiment
@@ -31,7 +32,7 @@ class Validator:
         for task in config.tasks if self._reads_text else ():
             self._material.prompts(task)
         y = judged(split, config.select, "corrected").y
-        if not (y.any(axis=0) & ~y.all(axis=0)).any():
+        if not mixed(y).any():
             raise UserError(
                 f"no class of {config.select} has positives and negatives among the {len(y)} "
                 f"labelled validation records of {split.dataset}: no checkpoint could be chosen by "

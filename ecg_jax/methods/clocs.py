@@ -1,5 +1,7 @@
 """CLOCS (Kiyasseh et al. 2021, arXiv 2005.13249): segments and leads of one patient against
-those of all others."""
+those of all others. As all methods here, and unlike the released code, it has augmentations, a head
+with a hidden layer and, for CMSC, all leads in a view.
+"""
 
 import itertools
 

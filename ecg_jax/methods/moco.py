@@ -36,8 +36,8 @@ def with_queue(config: Config) -> Method:
     fills the slot that was filled longest ago, and `written` [slots] is which update filled each
     (-1: none). A record's own older keys, of which `rows` int32 [B, slots] tells, are no negatives:
     few records come again soon, unlike the paper's million. The head has BatchNorm in its hidden
-    layer, as SimCLR's here and unlike the paper's: random keys without it lie too close together to
-    learn from.
+    layer, as SimCLR's here and unlike the paper's: PIRL needs it (docs/results.md), and MoCo was
+    not tried without.
     """
     m, B = config.model, config.batch_size
     slots, rest = divmod(m.queue, B)

@@ -87,6 +87,9 @@ def build(config: Config) -> Method:
             **health.of_pairs(z[:, 0], z[:, 1]),
             "prototypes_used": nearest.any(axis=(0, 1)).mean(),  # share that are a view's nearest
         }
+        if slots:  # updates since a slot was filled, the mean over those that are
+            filled = jnp.minimum(memory["step"], slots)
+            metrics["queue_age"] = jnp.where(filled > 0, (filled + 1) / 2, 0)
         return value, ({**state, **updated, "memory": new}, metrics)
 
     rows = ("queue",) if slots else ()

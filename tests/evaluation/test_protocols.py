@@ -137,8 +137,13 @@ def test_scores_that_rank_another_class_better_stop_the_evaluation(subject, monk
 
 
 def test_rows_of_both_rules(subject):
-    found = ask(subject, protocols=("linear_probe",), fractions=(1.0,), conditions=())
-    by = {p.rule: p for p in found if p.split == "test"}
+    asked = dict(protocols=("zero_shot", "linear_probe"), fractions=(1.0,), conditions=())
+    test = [p for p in ask(subject, **asked) if p.split == "test"]
+    for p in test:  # ETP's figures of zero-shot alone fit nothing else than thresholds of the test
+        notes = [row["note"] for row in examine.rows(p, paper="etp", draws=20)]
+        on_test = p.rule == "paper" and p.protocol == "zero_shot"
+        assert all(("on these same records" in note) == on_test for note in notes)
+    by = {p.rule: p for p in test if p.protocol == "linear_probe"}
     rows = {
         (rule, paper): examine.rows(by[rule], paper=paper, draws=20)
         for rule in by

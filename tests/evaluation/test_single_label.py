@@ -174,7 +174,7 @@ def test_rows_of_etp_hold_scikit_learns_figures(levels):
     y, score, patient = sample(levels=levels)
     y[::7, 0] = y[::7, 1] = True  # two labels
     y[::11] = False
-    rows = single_label.etp_rows(y, score, patient, classes=CLASSES, draws=50, **WHERE)
+    rows = single_label.etp_rows(y, score, None, patient, classes=CLASSES, draws=50, **WHERE)
     assert {r["metric"] for r in rows} == {"auroc", "accuracy", "f1"}
     assert {(r["rule"], r["fraction"], r["condition"]) for r in rows} == {("paper", None, "")}
     single = y.sum(axis=1) == 1
@@ -202,11 +202,24 @@ def test_rows_of_etp_hold_scikit_learns_figures(levels):
 def test_etp_names_classes_that_it_leaves_out():
     y, score, patient = sample()
     y[:, 4] &= False
-    rows = single_label.etp_rows(y, score, patient, classes=CLASSES, draws=20, **WHERE)
+    rows = single_label.etp_rows(y, score, None, patient, classes=CLASSES, draws=20, **WHERE)
     note = find(rows, "macro", "f1")["note"]
     assert note.startswith(f"{y.any(axis=1).sum()} single-label records, thresholds")
     assert note.endswith(". 1 of 5 classes left out: no positive: HYP")
     assert find(rows, "HYP", "auroc")["note"].endswith(". no positive")
+
+
+def test_etp_with_thresholds_of_other_records():
+    y, score, patient = sample()
+    threshold = np.quantile(score, 0.8, axis=0)
+    rows = single_label.etp_rows(y, score, threshold, patient, classes=CLASSES, draws=20, **WHERE)
+    assert "thresholds" not in find(rows, "macro", "f1")["note"]
+    single = y.sum(axis=1) == 1
+    for k, name in enumerate(CLASSES):
+        found = score[single, k] >= threshold[k]
+        for metric, judge in (("f1", sk.f1_score), ("accuracy", sk.accuracy_score)):
+            expected = judge(y[single, k], found)
+            assert find(rows, name, metric)["value"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_threshold_chosen_on_test_flatters():
@@ -214,7 +227,7 @@ def test_a_threshold_chosen_on_test_flatters():
     rng = np.random.default_rng(0)
     y, _, patient = sample()
     rows = single_label.etp_rows(
-        y, rng.normal(size=y.shape), patient, classes=CLASSES, draws=2, **WHERE
+        y, rng.normal(size=y.shape), None, patient, classes=CLASSES, draws=2, **WHERE
     )
     chosen = find(rows, "macro", "f1")
     assert chosen["value"] > chosen["chance"]
@@ -260,7 +273,9 @@ def test_wrong_input_is_refused():
     with pytest.raises(UserError, match="not one of the 5"):
         mets(y, np.c_[score, score.max(axis=1) + 1], patient)
     with pytest.raises(UserError, match="ETP's figures cannot be had"):
-        single_label.etp_rows(np.zeros_like(y), score, patient, classes=CLASSES, draws=2, **WHERE)
+        single_label.etp_rows(
+            np.zeros_like(y), score, None, patient, classes=CLASSES, draws=2, **WHERE
+        )
     with pytest.raises(UserError, match="as many different record_ids"):
         single_label.mets_set(y, np.zeros(300, "U1"))
     with pytest.raises(UserError, match="no single-label test set"):

@@ -97,6 +97,12 @@ def test_the_queue_takes_the_batch_in_place_of_the_oldest(step):
     assert new["memory"]["step"] == step + 1
 
 
+@pytest.mark.parametrize(("step", "age"), [(0, 0), (1, 1), (2, 1.5), (7, 1.5)])
+def test_queue_age_is_the_mean_over_the_filled_slots(step, age):
+    _, _, ((_, (_, metrics)), _) = at(step)
+    assert metrics["queue_age"] == age
+
+
 def test_prototypes_used():
     params, state, ((_, (_, metrics)), _) = at(FREEZE)
     nearest = (embeddings(params, state) @ tiny.unit(np.float64(params["prototypes"])).T).argmax(-1)

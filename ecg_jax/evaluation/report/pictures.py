@@ -53,7 +53,7 @@ def prompt_map(subject: Subject, task: str) -> PromptMap:
 
 def _wordings(subject: Subject, task: str) -> tuple[list[tuple[str, str]], np.ndarray]:
     """This project's wordings as (class, text), and their embeddings float32 [P, D]."""
-    wordings = subject.material.prompts(task)["clinical"]
+    wordings = subject.material.prompts(task)[text_prompts.ENSEMBLE]
     texts = [(name, text) for name, (texts, _) in wordings.items() for text in texts]
     return texts, np.concatenate([subject.embed(x) for _, x in wordings.values()])
 

@@ -32,10 +32,9 @@ def grid(
       names: of the columns.
       lines: its rows.
     """
-    first = element("td") if groups else None
-    heads = [
-        element("tr", *([first] if first else []), *(_head(g, "colgroup", n) for g, n in groups))
-    ] * bool(groups)
+    heads = []
+    if groups:
+        heads.append(element("tr", element("td"), *(_head(g, "colgroup", n) for g, n in groups)))
     heads.append(element("tr", element("td"), *(_head(name, "col") for name in names)))
     body = [element("tr", _row_head(line), *line.cells, class_=line.kind or None) for line in lines]
     table = element(
