@@ -45,7 +45,7 @@ OWN = {
     "moco": {"queue": 32},
     "swav": {"prototypes": 8},
     "pirl": {"negatives": 8, "pieces": 4},
-    "cpc": {"context": 3, "times": 3, "steps": 2},
+    "cpc": {"context": 3, "times": 2, "steps": 2},
     "astcl": {"dim": 64, "hidden": 64},  # its bottleneck is a quarter of that
 }
 LEAST = {"simsiam": -1.0}  # of the losses that do not end at 0

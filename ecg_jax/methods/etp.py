@@ -19,7 +19,7 @@ from ecg_jax.losses.contrastive import info_nce, sigmoid, symmetric_info_nce
 from ecg_jax.methods import Encoded, Method, View
 from ecg_jax.models import siamese
 from ecg_jax.models.chunked import check_chunks
-from ecg_jax.models.heads import Projection, normalize
+from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.towers import over_views, training_pass
 
 MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
@@ -49,8 +49,8 @@ def build(config: Config) -> Method:
             "--config.augment_second is of model.invariance, which is 0: leave it empty"
         )
     encoder = siamese.encoder(config)
-    ecg_head = Projection(m.dim, m.hidden)
-    text_head = Projection(m.dim, m.hidden)
+    # Section 2.1 says "non-linear projectors", 3.2 "linear projection heads": with hidden = 0.
+    head = MLP((m.hidden, m.dim) if m.hidden else (m.dim,), norm=False)
     augmentation = augment.compose(config.augment, config.rate)
     second = augment.compose(config.augment_second or config.augment, config.rate)
 
@@ -60,8 +60,8 @@ def build(config: Config) -> Method:
         features = encoder.apply(variables, view.ecg, train=False)
         params = {
             "encoder": variables["params"],
-            "ecg_head": ecg_head.init(k_ecg, features)["params"],
-            "text_head": text_head.init(k_text, view.text)["params"],
+            "ecg_head": head.init(k_ecg, features)["params"],
+            "text_head": head.init(k_text, view.text)["params"],
         }
         if m.learn_temperature:
             params["log_scale"] = -jnp.log(jnp.float32(m.temperature))
@@ -70,11 +70,11 @@ def build(config: Config) -> Method:
         return params, {"batch_stats": variables["batch_stats"]}
 
     def encode_text(params: dict, text: jax.Array) -> jax.Array:
-        projected = text_head.apply({"params": params["text_head"]}, text)  # eq. 2
+        projected = head.apply({"params": params["text_head"]}, text)  # eq. 2
         return normalize(jnp.asarray(projected))
 
     def project(params: dict, features: Any) -> jax.Array:
-        projected = ecg_head.apply({"params": params["ecg_head"]}, features)  # eq. 1
+        projected = head.apply({"params": params["ecg_head"]}, features)  # eq. 1
         return normalize(jnp.asarray(projected))
 
     def temperature(params: dict) -> jax.Array:

@@ -9,24 +9,6 @@ from flax import linen as nn
 from ecg_jax.errors import UserError
 
 
-class Projection(nn.Module):
-    """[B, F] -> float32 [B, D].
-
-    ETP's text says "non-linear projectors" in section 2.1 and "linear projection heads" in
-    3.2: `hidden=0` is one linear layer, otherwise a layer of `hidden` units with ReLU comes first.
-    """
-
-    dim: int
-    hidden: int = 0
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = x.astype(jnp.float32)
-        if self.hidden:
-            x = nn.relu(nn.Dense(self.hidden)(x))
-        return nn.Dense(self.dim, name="out")(x)
-
-
 class MLP(nn.Module):
     """[..., F] -> float32 [..., widths[-1]]: layers of `widths` with ReLU between them.
 
@@ -49,7 +31,7 @@ class MLP(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         x = x.astype(jnp.float32)
         norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
         for width in self.widths[:-1]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 from scipy.special import log_softmax
+from tiny import unit
 
 from configs import cmc as recipe
 from ecg_jax import parallel
@@ -18,10 +19,6 @@ from ecg_jax.models.siamese import Outputs
 from ecg_jax.towers import Towers
 
 K, V, D, TAU = 16, 3, 4, 0.07
-
-
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import functools
 import importlib
-from unittest import mock
+import re
 
 import agreement
 import jax
@@ -10,16 +10,34 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from ml_collections import ConfigDict
 
+from ecg_jax import config as config_lib
 from ecg_jax import feed, optim, parallel, train
 from ecg_jax.checkpoint import Checkpoints
+from ecg_jax.errors import UserError
 from ecg_jax.experiment import Experiment, blank, open_experiment
 from ecg_jax.methods import Plan, View, build
+from ecg_jax.models import resnet1d
 
 # Fields of config.model that are read if another one has not its usual value.
-OF_OTHER_CHOICES = {"etp": {"bias"}, "mets": {"bias"}, "clocs": {"leads", "leads_per_step"}}
-READ = set()
+OF_OTHER_CHOICES = {
+    "etp": {"bias"},
+    "mets": {"bias"},
+    "clocs": {"leads", "leads_per_step"},
+    "swav": {"queue_from"},
+}
+ONE_CHAIN = ("etp", "mets", "cmc", "clocs", "cpc")  # of augmentations: no second view has its own
+OTHERS = {  # values of fields that are no numbers, or not any number
+    "depth": [34],
+    "groups": [(("I", "II"), ("V1", "V2"), ("V5", "V6"))],
+    "queue": [16],
+    "leads": [("II", "V1", "V5")],
+    "loss": ["sigmoid"],
+    "dtype": ["bfloat16"],
+    "convolution": ["winograd"],
+    "kind": ["cmlc"],
+    "graph": ["core", "full"],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +96,8 @@ def test_learns_one_batch(config):
 
 
 def test_reads_its_augmentations(config):
-    """Noise in place of none, which no BatchNorm takes away, changes the first loss (of MoCo, whose
-    queue is empty, its metrics alone)."""
+    """Noise in place of none, which no BatchNorm takes away, in either view, changes the first loss
+    (of MoCo, whose queue is empty, its metrics alone)."""
     B, T = config.batch_size, round(config.seconds * config.rate)
     view = blank(T, 24 if "text" in config else 0)
     rng, rows = np.random.default_rng(0), jnp.arange(B)
@@ -87,15 +105,16 @@ def test_reads_its_augmentations(config):
     arrays = {name: jnp.asarray(x, jnp.float32) for name, x in arrays.items()}
     view = View(lead_mask=jnp.ones((B, 12), bool), text_id=rows, row=rows, patient=rows, **arrays)
     figures = []
-    for sd in (0.0, 2.0):
-        config.augment = ({"name": "jitter", "sd": sd},)
-        if config.augment_second:
-            config.augment_second = config.augment
+    one = config.method in ONE_CHAIN
+    for sds in ((0.0,), (2.0,)) if one else ((0.0, 0.0), (2.0, 0.0), (0.0, 2.0)):
+        chains = [({"name": "jitter", "sd": sd},) for sd in sds]
+        config.update(dict(zip(("augment", "augment_second"), chains, strict=False)))
         method = build(config)
         run = jax.jit(method.loss)
         loss, (_, metrics) = run(*tiny_state(method, view), view, jax.random.key(0))
         figures.append(np.array([loss, metrics["positive_cosine"]]))
-    assert np.abs(figures[0] - figures[1])[config.method == "moco" :].max() > 1e-4
+    for noisy in figures[1:]:
+        assert np.abs(figures[0] - noisy)[config.method == "moco" :].max() > 1e-4
 
 
 def test_parts_of_records_are_compared_in_whole_records_alone(config):
@@ -105,32 +124,56 @@ def test_parts_of_records_are_compared_in_whole_records_alone(config):
     assert build(config).whole == (config.method in parts)
 
 
-class Watched(ConfigDict):
-    """Notes in READ the fields that are asked for."""
-
-    def __getattr__(self, name):
-        READ.add(name)
-        return super().__getattr__(name)
-
-
 @pytest.mark.parametrize("config", agreement.METHODS, indirect=True)
-def test_reads_every_field_of_its_config(config):
-    """A field that changes nothing would let a run claim what was not done."""
-    asked = importlib.import_module(f"configs.{config.method}").get_config().model.keys()
-    watched = Watched(config.model.to_dict())
-    changed = ConfigDict({name: config[name] for name in config if name != "model"})
-    changed.model = ConfigDict()
-    with mock.patch.dict(object.__getattribute__(changed, "_fields"), model=watched):
-        READ.clear()
-        method, B = build(changed), config.batch_size
-        view = blank(round(config.seconds * config.rate), 24 if "text" in config else 0)
-        params, state = jax.eval_shape(method.init, jax.random.key(0), view)
-        if method.memory is not None:
-            memory = functools.partial(method.memory, plan=Plan(B, 120))
-            state = {**state, "memory": jax.eval_shape(memory, params, state)}
-        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((B, *x.shape[1:]), x.dtype), view)
-        jax.eval_shape(method.loss, params, state, batch, jax.random.key(0))
-    assert set(asked) - READ == OF_OTHER_CHOICES.get(config.method, set())
+def test_every_field_of_its_config_changes_what_is_computed(config, monkeypatch):
+    """One that does not would let a run claim what was not done."""
+    monkeypatch.setattr(resnet1d, "STAGES", {18: (1, 1), 34: (1, 2)})
+    fields = set(importlib.import_module(f"configs.{config.method}").get_config().model.keys())
+    usual = computed(config)
+    assert computed(config) == usual
+    idle = {name for name in fields if otherwise(config, name) == usual}
+    assert idle == OF_OTHER_CHOICES.get(config.method, set())
+
+
+def otherwise(config, name):
+    """What is computed with another value of a field of config.model, the first that is allowed."""
+    value = config.model[name]
+    if name in OTHERS:
+        others = OTHERS[name]
+    elif isinstance(value, bool):
+        others = [not value]
+    else:
+        others = [type(value)(x) for x in (value - 1, value + 1, value / 2, value * 2, 0.5)]
+    for other in others:
+        if other == value:
+            continue
+        changed = config.copy_and_resolve_references()
+        changed.model[name] = other
+        try:
+            config_lib.check(changed)
+            return computed(changed)
+        except UserError:
+            pass
+    pytest.fail(f"no other value of {name} is allowed")
+
+
+def computed(config):
+    """The programs of a method's parts, with their numbers, as text."""
+    method, B = build(config), config.batch_size
+    view = blank(round(config.seconds * config.rate), 24 if "text" in config else 0)
+    key = jax.random.key(0)
+    programs = [jax.make_jaxpr(method.init)(key, view)]
+    params, state = jax.eval_shape(method.init, key, view)
+    if method.memory is not None:
+        memory = functools.partial(method.memory, plan=Plan(B, 120))
+        programs.append(jax.make_jaxpr(memory)(params, state))
+        state = {**state, "memory": jax.eval_shape(memory, params, state)}
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((B, *x.shape[1:]), x.dtype), view)
+    programs.append(jax.make_jaxpr(method.loss)(params, state, batch, key))
+    if method.after_update is not None:
+        programs.append(jax.make_jaxpr(method.after_update)(params, state))
+    texts = [f"{p} {[np.asarray(x).tolist() for x in p.consts]}" for p in programs]
+    return [re.sub("0x[0-9a-f]+", "", text) for text in texts]
 
 
 def tiny_state(method, view):

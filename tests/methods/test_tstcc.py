@@ -55,22 +55,18 @@ def encoded(params, state, x, **options):
     return tiny.encoded(small(), params, state, x, STRETCH, **options)
 
 
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
 def temporal(z, c, heads, t):
     """L_TC^s + L_TC^w, equations 1 and 2: z [B, 2, P, D], c [B, 2, H], W_k heads [K, D, H]."""
     losses = np.zeros(2)
     for v, i, k in np.ndindex(2, len(z), len(heads)):
-        scores = unit(z[:, 1 - v, t + 1 + k]) @ heads[k] @ c[i, v]
+        scores = tiny.unit(z[:, 1 - v, t + 1 + k]) @ heads[k] @ c[i, v]
         losses[v] += logsumexp(scores) - scores[i]
     return losses.sum() / (len(z) * len(heads))
 
 
 def contextual(a, b, tau):
     """Equation 6, over the 2 N contexts of the batch."""
-    x = np.concatenate([unit(a), unit(b)])
+    x = np.concatenate([tiny.unit(a), tiny.unit(b)])
     logits = x @ x.T / tau
     np.fill_diagonal(logits, -np.inf)
     partner = np.roll(np.arange(len(x)), len(a))

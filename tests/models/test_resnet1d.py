@@ -5,7 +5,7 @@ import pytest
 from flax import linen as nn
 
 from ecg_jax.models import conv1d
-from ecg_jax.models.heads import Projection, normalize
+from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.resnet1d import ResNet1D, max_pool
 
 
@@ -59,10 +59,10 @@ def test_shapes_and_types():
 
 def test_heads():
     x = jnp.ones((2, 8))
-    tree = Projection(4).init(jax.random.key(0), x)["params"]
+    tree = MLP((4,), norm=False).init(jax.random.key(0), x)["params"]
     assert set(tree) == {"out"}
-    tree = Projection(4, hidden=16).init(jax.random.key(0), x)["params"]
-    assert tree["Dense_0"]["kernel"].shape == (8, 16)
+    tree = MLP((16, 4), norm=False).init(jax.random.key(0), x)["params"]
+    assert set(tree) == {"Dense_0", "out"} and tree["Dense_0"]["kernel"].shape == (8, 16)
     assert np.isfinite(jax.grad(lambda v: normalize(v).sum())(jnp.zeros((1, 3)))).all()
     np.testing.assert_allclose(jnp.linalg.norm(normalize(x), axis=-1), 1, rtol=1e-6)
 
