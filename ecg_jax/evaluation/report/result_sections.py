@@ -36,7 +36,7 @@ _EXPLANATION = (
         "controls",
         "What a figure means shows beside them: a random encoder, training on shuffled reports, "
         "supervised training from scratch, and chance, which does not look at the recording "
-        "(AUROC 0.5; AUPRC the prevalence).",
+        "(AUROC 0.5; AUPRC the prevalence; retrieval: the commonest reports first).",
     ),
     (UNKNOWN, "Not measured, or not defined; the notes under a table say which."),
 )
