@@ -14,6 +14,7 @@ from ecg_jax import config as config_lib
 from ecg_jax import evaluate, feed, parallel, reproduce, train
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import published
+from ecg_jax.evaluation.beside import beside
 from ecg_jax.experiment import open_experiment
 
 
@@ -188,7 +189,7 @@ def test_published_figures_stand_beside_ours():
     )
     rows = [ours | figure | {"seed": seed} for seed, figure in enumerate(figures)]
     assert (
-        reproduce.beside(rows, "etp-table2")
+        beside(rows, "etp-table2")
         .splitlines()[1]
         .endswith(f"0.700 ± 0.100, interval ± 0.100, chance 0.500, {row['value']:.3f} in the paper")
     )
@@ -218,7 +219,7 @@ def test_a_table_by_class_is_printed_by_class():
     ours = {"encoder": "trained", "condition": "", "split": "test", "chance": 0.5, "seed": 0}
     ours |= {"value": 0.7, "ci_low": 0.6, "ci_high": 0.8}
     rows = [row | ours for row in theirs] + [theirs[0] | ours | {"label": "XYZ"}]
-    lines = reproduce.beside(rows, "etp-table2").splitlines()[1:]
+    lines = beside(rows, "etp-table2").splitlines()[1:]
     assert len(lines) == len(theirs)
     assert all(line.endswith("in the paper") for line in lines)
     assert sum("zero_shot, HYP" in line for line in lines) == 3
