@@ -222,6 +222,7 @@ def known_leads(experiment: Experiment, trained: Sequence[str]) -> Experiment:
     Raises:
       UserError: some record has none of the training's leads.
     """
+    splits = {name: getattr(experiment, name) for name in ("train", "validation", "test")}
     there = experiment.test.leads
     if not set(there) & set(trained):
         raise UserError(
@@ -233,14 +234,15 @@ def known_leads(experiment: Experiment, trained: Sequence[str]) -> Experiment:
             f"{experiment.test.dataset} has the leads {', '.join(there)}; {', '.join(missing)}, "
             "which the encoder was trained with, are zero"
         )
-    if unknown := [name for name in there if name not in trained]:
+    anywhere = {name for split in splits.values() for name in split.leads}
+    if unknown := [name for name in LEADS if name in anywhere and name not in trained]:
         print(
             f"{experiment.test.dataset}: {', '.join(unknown)} are left out, as the encoder was "
             f"trained on {', '.join(trained)}"
         )
-        opened, experiment = experiment, dataclasses.replace(experiment)
-        for split in ("train", "validation", "test"):
-            experiment.__dict__[split] = robustness.only(getattr(opened, split), trained)
+        experiment = dataclasses.replace(experiment)
+        for name, split in splits.items():
+            experiment.__dict__[name] = robustness.only(split, trained)
     return experiment
 
 

@@ -15,7 +15,7 @@ from ecg_jax import evaluate, parallel, show_prompts, workdir
 from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import examine, predictions, results
+from ecg_jax.evaluation import examine, predictions, results, robustness
 from ecg_jax.evaluation.report import fill
 from ecg_jax.experiment import open_experiment
 from tfds_builders import prepare
@@ -168,6 +168,15 @@ def test_leads_that_the_encoder_has_never_seen_are_zero_and_named(trained, capsy
         assert (after.lead_mask == known).all() and before.lead_mask.all()
         assert (after.ecg[..., known] == before.ecg[:][..., known]).all()
         assert before.ecg[:].any(axis=(0, 1)).all() and not after.ecg[..., ~known].any()
+
+
+def test_leads_that_only_the_training_records_have_are_zero_too(trained, capsys):
+    experiment = open_experiment(workdir.read(trained)[0])
+    for split in ("validation", "test"):
+        experiment.__dict__[split] = robustness.only(getattr(experiment, split), ("II", "V1"))
+    two = evaluate.known_leads(experiment, ("II", "V1"))
+    assert "simulated: I, III, aVR, aVL," in capsys.readouterr().out
+    assert two.train.leads == two.test.leads == ["II", "V1"]
 
 
 def test_nothing_to_evaluate_leaves_what_there_is(trained, tmp_path, monkeypatch, capsys):
