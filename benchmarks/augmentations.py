@@ -17,22 +17,6 @@ import jax.numpy as jnp
 from benchmarks import report
 from ecg_jax.data import augment
 
-NAMES = (
-    "scale",
-    "invert",
-    "vcg",
-    "shift",
-    "crop_resize",
-    "permute",
-    "time_mask",
-    "lead_mask",
-    "jitter",
-    "wander",
-    "hum",
-    "muscle",
-    "frequency_mask",
-)
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -47,7 +31,7 @@ def main() -> None:
     ecg = jax.random.normal(jax.random.key(0), (args.batch, T, 12))
     mask = jnp.ones((args.batch, 12), bool)
     # At 100 Hz no mains hum can be held.
-    names = [name for name in NAMES if name != "hum" or args.rate > 100]
+    names = [name for name in augment.NAMES if name != "hum" or args.rate > 100]
     runs = {"sign": jax.jit(lambda key, ecg, mask: (-ecg, mask))}
     for name in names:
         chain = augment.compose([{"name": name}], args.rate)

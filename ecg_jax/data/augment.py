@@ -230,6 +230,11 @@ def adjacent(ecg: jax.Array, parts: int = 2, *, rate: int, least: float = 2.0) -
     return ecg[:, : parts * length].reshape(B, parts, length, C)
 
 
+PLAIN = (scale, invert, vcg, shift, crop_resize, permute, time_mask, lead_mask, jitter)
+AT_RATE = (wander, hum, muscle, frequency_mask)  # these need the records' rate
+NAMES = tuple(f.__name__ for f in PLAIN + AT_RATE)
+
+
 def compose(steps: Sequence[Mapping[str, Any]], rate: int) -> Augmentation:
     """The augmentations of a config, in its order: `[{"name": "scale", "low": 0.9}, ...]`.
 
@@ -238,10 +243,8 @@ def compose(steps: Sequence[Mapping[str, Any]], rate: int) -> Augmentation:
     Raises:
       UserError: an unknown name or argument, or a value out of range.
     """
-    plain = (scale, invert, jitter, shift, crop_resize, time_mask, lead_mask, permute, vcg)
-    known = {f.__name__: f for f in plain}
-    for f in (wander, hum, muscle, frequency_mask):
-        known[f.__name__] = functools.partial(f, rate=rate)
+    known: dict[str, Any] = {f.__name__: f for f in PLAIN}
+    known |= {f.__name__: functools.partial(f, rate=rate) for f in AT_RATE}
     chain = []
     for step in steps:
         if not isinstance(step, Mapping):
