@@ -217,32 +217,35 @@ def differences(experiment: Experiment, saved: dict[str, Any], now: dict[str, st
 
 def known_leads(experiment: Experiment, trained: Sequence[str]) -> Experiment:
     """Says which leads the records have, if not those of the training, and zeroes those that the
-    encoder has never seen.
+    encoder has never seen; that brings a split that is stored on disk into memory.
 
     Raises:
       UserError: some record has none of the training's leads.
     """
-    splits = {name: getattr(experiment, name) for name in ("train", "validation", "test")}
-    there = experiment.test.leads
+    dataset, there = experiment.test.dataset, experiment.test.leads
     if not set(there) & set(trained):
         raise UserError(
-            f"{experiment.test.dataset} has the leads {', '.join(there)}, and the encoder was "
-            f"trained on {', '.join(trained)}: it has seen none of them"
+            f"{dataset} has the leads {', '.join(there)}, and the encoder was trained on "
+            f"{', '.join(trained)}: it has seen none of them"
         )
     if missing := [name for name in trained if name not in there]:
         print(
-            f"{experiment.test.dataset} has the leads {', '.join(there)}; {', '.join(missing)}, "
-            "which the encoder was trained with, are zero"
+            f"{dataset} test has the leads {', '.join(there)}; {', '.join(missing)}, which the "
+            "encoder was trained with, are zero"
         )
+    splits = {name: getattr(experiment, name) for name in ("train", "validation", "test")}
     anywhere = {name for split in splits.values() for name in split.leads}
     if unknown := [name for name in LEADS if name in anywhere and name not in trained]:
         print(
-            f"{experiment.test.dataset}: {', '.join(unknown)} are left out, as the encoder was "
+            f"{dataset}: {', '.join(unknown)} are left out of its records, as the encoder was "
             f"trained on {', '.join(trained)}"
         )
         experiment = dataclasses.replace(experiment)
         for name, split in splits.items():
-            experiment.__dict__[name] = robustness.only(split, trained)
+            try:
+                experiment.__dict__[name] = robustness.only(split, trained)
+            except UserError as error:
+                raise UserError(f"{dataset} {name}: {error}") from error
     return experiment
 
 

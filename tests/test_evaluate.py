@@ -151,7 +151,7 @@ def test_leads_that_the_encoder_was_trained_with_are_named(trained, capsys):
     assert workdir.read(trained)[1]["leads"] == list(LEADS)
     assert evaluate.known_leads(experiment, LEADS) is experiment
     line = capsys.readouterr().out
-    assert line.startswith("simulated has the leads II, V1; I, III, aVR, aVL,")
+    assert line.startswith("simulated test has the leads II, V1; I, III, aVR, aVL,")
     assert "are zero" in line
     with pytest.raises(UserError, match="trained on I, III: it has seen none of them"):
         evaluate.known_leads(experiment, ("I", "III"))
@@ -160,7 +160,7 @@ def test_leads_that_the_encoder_was_trained_with_are_named(trained, capsys):
 def test_leads_that_the_encoder_has_never_seen_are_zero_and_named(trained, capsys):
     experiment = open_experiment(workdir.read(trained)[0])
     two = evaluate.known_leads(experiment, ("II", "V1"))
-    said = "simulated: I, III, aVR, aVL, aVF, V2, V3, V4, V5, V6 are left out, as the encoder was"
+    said = "simulated: I, III, aVR, aVL, aVF, V2, V3, V4, V5, V6 are left out of its records, as"
     assert said in capsys.readouterr().out
     known = np.isin(LEADS, ("II", "V1"))
     for split in ("train", "validation", "test"):
@@ -170,13 +170,26 @@ def test_leads_that_the_encoder_has_never_seen_are_zero_and_named(trained, capsy
         assert before.ecg[:].any(axis=(0, 1)).all() and not after.ecg[..., ~known].any()
 
 
-def test_leads_that_only_the_training_records_have_are_zero_too(trained, capsys):
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_leads_that_only_other_records_have_are_zero_too(trained, capsys, split):
     experiment = open_experiment(workdir.read(trained)[0])
-    for split in ("validation", "test"):
-        experiment.__dict__[split] = robustness.only(getattr(experiment, split), ("II", "V1"))
+    for name in {"train", "validation", "test"} - {split}:
+        experiment.__dict__[name] = robustness.only(getattr(experiment, name), ("II", "V1"))
     two = evaluate.known_leads(experiment, ("II", "V1"))
     assert "simulated: I, III, aVR, aVL," in capsys.readouterr().out
-    assert two.train.leads == two.test.leads == ["II", "V1"]
+    for records in (two.train, two.validation, two.test):
+        assert records.leads == ["II", "V1"]
+        assert not records.ecg[..., ~np.isin(LEADS, ("II", "V1"))].any()
+
+
+def test_other_records_without_any_known_lead_are_named(trained):
+    experiment = open_experiment(workdir.read(trained)[0])
+    mask = experiment.validation.lead_mask.copy()
+    mask[0, [LEADS.index("II"), LEADS.index("V1")]] = False
+    records = dataclasses.replace(experiment.validation, lead_mask=mask)
+    experiment.__dict__["validation"] = records
+    with pytest.raises(UserError, match="simulated validation: 1 of "):
+        evaluate.known_leads(experiment, ("II", "V1"))
 
 
 def test_nothing_to_evaluate_leaves_what_there_is(trained, tmp_path, monkeypatch, capsys):
@@ -222,7 +235,7 @@ def test_transfer(trained, two_datasets, monkeypatch, capsys):
         assert f"<summary>{name}: t-SNE" in page
         assert f"<h3>Best cases of {name}" in page
     shown = capsys.readouterr().out
-    assert "mit_bih has the leads II, V1, V5; I, III, aVR" in shown
+    assert "mit_bih test has the leads II, V1, V5; I, III, aVR" in shown
     assert "could not be checked" not in shown
     shutil.move(two_datasets / "simulated", two_datasets / "away")
     run(monkeypatch, evaluate, trained, *asked, "--data_dir", str(two_datasets))
