@@ -32,8 +32,8 @@ from safetensors.numpy import save_file
 from benchmarks import report
 from configs import etp
 from ecg_jax.data import records
-from ecg_jax.experiment import report_texts
 from ecg_jax.models.bert import read_config
+from ecg_jax.run.experiment import report_texts
 from ecg_jax.text import tower, weights
 from tfds_builders import prepare
 

@@ -11,9 +11,13 @@ import time
 import jax
 
 from configs import etp
-from ecg_jax import cache, feed, optim, train
-from ecg_jax.experiment import open_experiment
+from ecg_jax import train
 from ecg_jax.models.resnet1d import activations
+from ecg_jax.run.experiment import open_experiment
+from ecg_jax.runtime import cache
+from ecg_jax.training import feed, optim
+from ecg_jax.training.state import init
+from ecg_jax.training.step import make_dispatch
 
 
 def main() -> None:
@@ -26,8 +30,8 @@ def main() -> None:
     experiment = open_experiment(config)
     data, plan, steps = feed.load(experiment)
     optimizer = optim.build(config, steps)
-    state = train.init(experiment, optimizer, plan)
-    dispatch = train.make_dispatch(config, experiment.method, optimizer, steps)
+    state = init(experiment, optimizer, plan)
+    dispatch = make_dispatch(config, experiment.method, optimizer, steps)
 
     def step() -> None:
         nonlocal state

@@ -21,11 +21,15 @@ import numpy as np
 
 from benchmarks import report
 from configs import etp
-from ecg_jax import feed, malloc, methods, optim, parallel, train
+from ecg_jax import methods
 from ecg_jax.data import records, resident
 from ecg_jax.data.stream import Stream
-from ecg_jax.experiment import blank
 from ecg_jax.models.resnet1d import activations
+from ecg_jax.run.experiment import blank
+from ecg_jax.runtime import malloc, parallel
+from ecg_jax.training import feed, optim
+from ecg_jax.training.state import TrainState
+from ecg_jax.training.step import make_dispatch
 from tfds_builders import prepare
 
 WIDTH = 384  # of the vectors that stand for reports
@@ -110,7 +114,7 @@ def steps(args: argparse.Namespace, loaded: records.Records) -> list[dict]:
     table = np.random.default_rng(0).normal(size=(N, WIDTH)).astype(np.float32)
     tables = jax.device_put(feed.Tables(table, text, text), parallel.replicated(mesh))
     method, optimizer = methods.build(config), optim.build(config, stream.steps)
-    dispatch = train.make_dispatch(config, method, optimizer, stream.steps)
+    dispatch = make_dispatch(config, method, optimizer, stream.steps)
     times = {"resident": [], "stream": []}
     for _ in range(args.rounds):
         for name, data in {"resident": split, "stream": stream}.items():
@@ -125,16 +129,16 @@ def steps(args: argparse.Namespace, loaded: records.Records) -> list[dict]:
     return rows
 
 
-def start_state(config, method: methods.Method, optimizer, mesh) -> train.TrainState:
-    def start(key: jax.Array) -> train.TrainState:
+def start_state(config, method: methods.Method, optimizer, mesh) -> TrainState:
+    def start(key: jax.Array) -> TrainState:
         params, state = method.init(key, blank(10 * config.rate, WIDTH))
-        return train.TrainState(jax.numpy.int32(0), params, state, optimizer.init(params))
+        return TrainState(jax.numpy.int32(0), params, state, optimizer.init(params))
 
     return jax.jit(start, out_shardings=parallel.replicated(mesh))(jax.random.key(0))
 
 
 def timed(
-    dispatch: Callable, state: train.TrainState, fed: Iterator[feed.Data], steps: int
+    dispatch: Callable, state: TrainState, fed: Iterator[feed.Data], steps: int
 ) -> list[tuple[float, float]]:
     """(seconds, seconds of them spent waiting for a batch) of every step after two."""
     pairs = []

@@ -12,8 +12,8 @@ import json
 import jax
 import jax.numpy as jnp
 
-from ecg_jax import parallel
 from ecg_jax.losses.contrastive import FORMS, sigmoid, symmetric_info_nce
+from ecg_jax.runtime import parallel
 
 LOSSES = {
     "info_nce": lambda e, t, group, form: symmetric_info_nce(e, t, 0.07, group, form),

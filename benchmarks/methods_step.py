@@ -3,7 +3,7 @@
     python -m benchmarks.methods_step
     python -m benchmarks.methods_step --methods byol,clocs:kind=cmlc --batch 128 --rounds 3
 
-The step is `train.make_dispatch` of the method's config on resident records: drawing, augmenting,
+The step is `make_dispatch` of the method's config on resident records: drawing, augmenting,
 heads, loss, memory and update. Its peer is a program that does nothing but put fixed arrays of the
 same shapes through the same encoder, forward and backward or forward only, and update the encoder
 with the same optimiser. Both run in turns in one process; `ratio` is the median over the rounds.
@@ -25,11 +25,15 @@ import optax
 from flax import linen as nn
 
 from benchmarks import report
-from ecg_jax import cache, feed, methods, optim, parallel, train
+from ecg_jax import methods, train
 from ecg_jax.data import resident
-from ecg_jax.experiment import Experiment, blank
 from ecg_jax.models.resnet1d import ResNet1D
 from ecg_jax.models.siamese import encoder
+from ecg_jax.run.experiment import Experiment, blank
+from ecg_jax.runtime import cache, parallel
+from ecg_jax.training import feed, optim
+from ecg_jax.training.state import init
+from ecg_jax.training.step import dispatch_length, make_dispatch
 
 SECONDS = 10.0  # of a record
 RECORDS = 2304  # 18 batches of 128, as PTB-XL's subset has
@@ -139,10 +143,10 @@ def measure(name: str, c: Any, args: argparse.Namespace) -> dict[str, Any]:
     steps = resident.steps_per_epoch(RECORDS, c.batch_size, c.shards)
     plan = methods.Plan(RECORDS, c.epochs * steps)
     optimizer = optim.build(c, steps)
-    state = train.init(experiment, optimizer, plan)
+    state = init(experiment, optimizer, plan)
     calls = encoder_calls(name, c, method, state)
-    length = train.dispatch_length(c, 0, steps)
-    dispatch = train.make_dispatch(c, method, optimizer, steps)
+    length = dispatch_length(c, 0, steps)
+    dispatch = make_dispatch(c, method, optimizer, steps)
     sides = {
         "step": Side(lambda old, fed: dispatch(old, fed, length), state, data(c, mesh), length),
         "passes": Side(*passes(c, optimizer, calls, length), length),
@@ -230,7 +234,7 @@ def passes(
     @functools.partial(jax.jit, donate_argnums=0)
     def run(state: Any, inputs: list[jax.Array]) -> tuple[Any, jax.Array]:
         once = functools.partial(update, inputs)
-        if length > 1:  # on an accelerator: see train.make_dispatch
+        if length > 1:  # on an accelerator: see training.step
             return jax.lax.scan(once, state, length=length)
         state, value = once(state, None)
         return state, value[None]

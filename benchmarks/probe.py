@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from benchmarks import report
-from ecg_jax.evaluation import bootstrap, knn, linear_probe, metrics, results
+from ecg_jax.evaluation.figures import bootstrap, metrics, results
+from ecg_jax.evaluation.protocols import knn, linear_probe
 
 
 def main() -> None:

@@ -58,8 +58,11 @@ def measure(args: argparse.Namespace, devices: int) -> dict:
     jax.config.update("jax_num_cpu_devices", devices)
     from benchmarks.input import WIDTH, start_state
     from configs import etp
-    from ecg_jax import feed, malloc, methods, optim, parallel, train
+    from ecg_jax import methods
     from ecg_jax.data import resident
+    from ecg_jax.runtime import malloc, parallel
+    from ecg_jax.training import feed, optim
+    from ecg_jax.training.step import dispatch_length, make_dispatch
 
     malloc.keep_freed()
     if len(jax.devices()) < devices:
@@ -78,8 +81,8 @@ def measure(args: argparse.Namespace, devices: int) -> dict:
     tables = jax.device_put(feed.Tables(table, rows, rows), parallel.replicated(mesh))
     data = feed.Data(split, tables)
     method, optimizer = methods.build(config), optim.build(config, RECORDS)
-    dispatch = train.make_dispatch(config, method, optimizer, RECORDS)
-    length = args.length or train.dispatch_length(config, 0, 32)
+    dispatch = make_dispatch(config, method, optimizer, RECORDS)
+    length = args.length or dispatch_length(config, 0, 32)
     state, times = start_state(config, method, optimizer, mesh), []
     for _ in range(2 + args.steps):
         start = time.perf_counter()

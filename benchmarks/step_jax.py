@@ -1,4 +1,4 @@
-"""The ecg_jax side of `train_step.py`: `train.make_dispatch` with resident data, on command.
+"""The ecg_jax side of `train_step.py`: `make_dispatch` with resident data, on command.
 
 Each line read is a number of steps to run; each line written is what they took, as JSON.
 """
@@ -16,9 +16,13 @@ from ml_collections import ConfigDict
 
 from benchmarks import workload
 from configs import etp
-from ecg_jax import cache, feed, methods, optim, parallel, train
+from ecg_jax import methods, train
 from ecg_jax.data import resident
-from ecg_jax.experiment import blank
+from ecg_jax.run.experiment import blank
+from ecg_jax.runtime import cache, parallel
+from ecg_jax.training import feed, optim
+from ecg_jax.training.state import TrainState
+from ecg_jax.training.step import dispatch_length, make_dispatch
 
 
 def main() -> None:
@@ -64,13 +68,13 @@ class Run:
         self.epoch = resident.steps_per_epoch(N, self.config.batch_size, self.config.shards)
         method, optimizer = methods.build(self.config), optim.build(self.config, self.epoch)
 
-        def start(key: jax.Array) -> train.TrainState:
+        def start(key: jax.Array) -> TrainState:
             params, state = method.init(key, blank(job["length"], text.shape[1]))
-            return train.TrainState(jnp.int32(0), params, state, optimizer.init(params))
+            return TrainState(jnp.int32(0), params, state, optimizer.init(params))
 
         self.state = jax.jit(start, out_shardings=everywhere)(jax.random.key(0))
-        dispatch = train.make_dispatch(self.config, method, optimizer, self.epoch)
-        self.length = train.dispatch_length(self.config, 0, self.epoch)
+        dispatch = make_dispatch(self.config, method, optimizer, self.epoch)
+        self.length = dispatch_length(self.config, 0, self.epoch)
         self.compiled = dispatch.lower(self.state, self.data, self.length).compile()
         self.single = self.compiled  # a loop's body is counted once: bytes are those of one step
         if self.length > 1 and job.get("measure", True):

@@ -180,7 +180,7 @@ def self_supervised(given: ConfigDict, method: str) -> ConfigDict:
 
 
 def labelled(head: str, learning_rates: tuple[float, ...], min_updates: int) -> ConfigDict:
-    """How encoder and head are trained on labels: see ecg_jax/evaluation/finetune.py."""
+    """How encoder and head are trained on labels: see ecg_jax/evaluation/protocols/finetune.py."""
     c = ConfigDict()
     c.head = head  # where it starts: prevalence, or probe for an encoder that has learned
     c.learning_rates = learning_rates  # the best on validation is kept

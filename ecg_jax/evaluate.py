@@ -12,27 +12,23 @@ from typing import Any
 
 import jax
 
-from ecg_jax import hosts, workdir
-from ecg_jax.checkpoint import Checkpoints
+from ecg_jax import report
 from ecg_jax.data import records
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation import (
-    examine,
-    label_check,
-    predictions,
-    report,
-    results,
-    robustness,
-    tables,
-)
+from ecg_jax.evaluation import examine, robustness
 from ecg_jax.evaluation.controls import calibrated
-from ecg_jax.evaluation.leaks import check_leaks
-from ecg_jax.evaluation.predictions import Predictions
-from ecg_jax.evaluation.report import fill, picture_file, pictures
+from ecg_jax.evaluation.figures import predictions, results, tables
+from ecg_jax.evaluation.figures.predictions import Predictions
+from ecg_jax.evaluation.guards import label_check
+from ecg_jax.evaluation.guards.leaks import check_leaks
 from ecg_jax.evaluation.subject import Material, Subject
-from ecg_jax.experiment import Experiment, open_experiment
 from ecg_jax.methods import lasting
+from ecg_jax.report import fill, picture_file, pictures
+from ecg_jax.run import workdir
+from ecg_jax.run.experiment import Experiment, open_experiment
+from ecg_jax.runtime import hosts
+from ecg_jax.runtime.checkpoint import Checkpoints
 
 LISTS = ("tasks", "protocols", "rules", "fractions", "finetune_fractions", "conditions")
 

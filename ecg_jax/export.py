@@ -20,16 +20,17 @@ from flax import traverse_util
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ecg_jax import config as config_lib
-from ecg_jax import evaluate, parallel, workdir
-from ecg_jax.checkpoint import Checkpoints
-from ecg_jax.config import Config
+from ecg_jax import Config, evaluate
 from ecg_jax.data import normalize
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation import results, tables
-from ecg_jax.experiment import NO_TOWER, blank
+from ecg_jax.evaluation.figures import results, tables
 from ecg_jax.methods import Encoded, build
+from ecg_jax.run import config as config_lib
+from ecg_jax.run import workdir
+from ecg_jax.run.experiment import NO_TOWER, blank
+from ecg_jax.runtime import parallel
+from ecg_jax.runtime.checkpoint import Checkpoints
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"

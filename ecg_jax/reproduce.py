@@ -19,15 +19,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ecg_jax import cache, evaluate, files, health, train, workdir
-from ecg_jax import config as config_lib
-from ecg_jax.config import Config
+from ecg_jax import Config, evaluate, report, train
 from ecg_jax.data import records
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation import report, results
-from ecg_jax.evaluation.beside import beside
-from ecg_jax.evaluation.report import fill
-from ecg_jax.experiment import open_experiment
+from ecg_jax.evaluation.figures import results
+from ecg_jax.evaluation.papers.beside import beside
+from ecg_jax.methods.shared import health
+from ecg_jax.report import fill
+from ecg_jax.run import config as config_lib
+from ecg_jax.run import workdir
+from ecg_jax.run.experiment import open_experiment
+from ecg_jax.runtime import cache, files
 
 
 @dataclasses.dataclass(frozen=True)

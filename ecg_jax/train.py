@@ -7,57 +7,36 @@ initialise; then dispatch a few steps in one jitted call, whose metrics are read
 runs; validate and save at the ends of epochs; evaluate. The same command resumes a stopped run.
 """
 
-import functools
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.sharding import NamedSharding, PartitionSpec
 
-from ecg_jax import cache, evaluate, feed, hosts, malloc, optim, parallel, workdir
-from ecg_jax import config as config_lib
-from ecg_jax.checkpoint import Checkpoints
-from ecg_jax.config import Config
+from ecg_jax import Config, evaluate
 from ecg_jax.data import records, resident
 from ecg_jax.data.leads import LEADS
 from ecg_jax.data.records import check_disjoint
 from ecg_jax.errors import UserError, run_main
 from ecg_jax.evaluation import examine
 from ecg_jax.evaluation.validator import Validator
-from ecg_jax.experiment import Experiment, open_experiment
-from ecg_jax.methods import Method, Plan, lasting
-from ecg_jax.progress import NonFiniteError, Progress
-from ecg_jax.stop import Stop
+from ecg_jax.run import config as config_lib
+from ecg_jax.run import workdir
+from ecg_jax.run.experiment import Experiment, open_experiment
+from ecg_jax.runtime import cache, hosts, malloc
+from ecg_jax.runtime.checkpoint import Checkpoints
+from ecg_jax.runtime.stop import Stop
+from ecg_jax.training import feed, optim
+from ecg_jax.training.progress import NonFiniteError, Progress
+from ecg_jax.training.state import init
+from ecg_jax.training.step import dispatch_length, make_dispatch
 
 Tree = Any
 # Several processes that have been stopped end with EX_TEMPFAIL: to the schedulers that start them,
 # 0 would be the end of the job.
 STOPPED = 75
-
-
-@flax.struct.dataclass
-class TrainState:
-    """All that a run goes on from; `step` int32 counts the updates made.
-
-    `average` is (params, method) as evaluation takes them: a running mean over the updates, or None
-    where `config.average` is 0 and the last ones are taken.
-    """
-
-    step: jax.Array
-    params: Tree
-    method: Tree
-    optimizer: optax.OptState
-    average: Tree = None
-
-    def evaluated(self) -> tuple[Tree, Tree]:
-        return self.average or (self.params, lasting(self.method))
 
 
 def main() -> int:
@@ -192,94 +171,6 @@ def check_split(experiment: Experiment) -> None:
             f"training records of {train.dataset} are shorter than {c.seconds:g} s: set "
             f"--config.seconds={shortest:g} or less"
         )
-
-
-def init(experiment: Experiment, optimizer: optax.GradientTransformation, plan: Plan) -> TrainState:
-    """The state at step 0, laid out on the mesh."""
-    config, mesh, method = experiment.config, experiment.mesh, experiment.method
-    params, state = experiment.init(jax.random.key(config.seed))
-    copy = functools.partial(jax.tree.map, jnp.copy)  # no array may be donated twice
-
-    def start(params: Tree, state: Tree) -> TrainState:
-        average = copy((params, state)) if config.average else None
-        if method.memory is not None:
-            state = {**state, "memory": copy(method.memory(params, state, plan))}
-        return TrainState(jnp.int32(0), params, state, optimizer.init(params), average)
-
-    layout = state_layout(config, method, jax.eval_shape(start, params, state), mesh.size)
-    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), layout)
-    return jax.jit(start, out_shardings=shardings)(params, state)
-
-
-def state_layout(config: Config, method: Method, state: TrainState, devices: int) -> TrainState:
-    """How each array of the state lies on the mesh: in copies, but for the rows of a method's
-    memory and, if the config says so, the optimiser's."""
-    copies = jax.tree.map(lambda _: PartitionSpec(), state)
-    memory = copies.method.get("memory", {})
-    for name in method.rows:
-        memory[name] = PartitionSpec(parallel.AXIS)
-    return copies.replace(optimizer=optimizer_layout(config, state.optimizer, devices))
-
-
-def optimizer_layout(config: Config, state: optax.OptState, devices: int) -> Tree:
-    """How each array of the optimiser's state lies on the mesh: in copies, or in parts (ZeRO,
-    Rajbhandari et al. 2020, stage 1)."""
-    parts = devices if config.parallel.shard_optimizer else 1
-    return jax.tree.map(lambda x: parallel.spread(x, parts), state)
-
-
-def make_dispatch(
-    config: Config, method: Method, optimizer: optax.GradientTransformation, steps: int
-) -> Callable[[TrainState, feed.Data, int], tuple[TrainState, dict[str, jax.Array]]]:
-    """`dispatch(state, data, length)` makes `length` updates in one call.
-
-    It returns the new state (the old one's memory is reused) and each step's metrics, [length].
-    An update whose loss or gradient is not finite is not made, and the state stays at its step.
-    """
-
-    def update(data: feed.Data, state: TrainState, _: None) -> tuple[TrainState, Tree]:
-        key = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
-        grad = jax.value_and_grad(method.loss, has_aux=True)
-        (loss, (new_method, metrics)), gradient = grad(
-            state.params, state.method, feed.view(config, data, state.step, steps), key
-        )
-        norm = optax.tree.norm(gradient)
-        updates, new_optimizer = optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        if method.after_update is not None:
-            new_method = method.after_update(params, new_method)
-        average = optim.running_mean(
-            config.average, state.step, state.average, (params, lasting(new_method))
-        )
-        new = TrainState(state.step + 1, params, new_method, new_optimizer, average)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-        layout = state_layout(config, method, state, jax.sharding.get_abstract_mesh().size)
-        state = jax.lax.with_sharding_constraint(state, layout)
-        return state, {"loss": loss, "gradient_norm": norm, **metrics}
-
-    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
-    def dispatch(state: TrainState, data: feed.Data, length: int):
-        with parallel.mesh_of(state.step):
-            if jax.default_backend() != "cpu":
-                return jax.lax.scan(functools.partial(update, data), state, length=length)
-            # XLA's CPU backend brings only the entry computation's convolutions into the form that
-            # its fast kernels take; a gradient convolution in a loop's body runs 50 times slower.
-            rows = []
-            for _ in range(length):
-                state, metrics = update(data, state, None)
-                rows.append(metrics)
-        return state, jax.tree.map(lambda *values: jnp.stack(values), *rows)
-
-    return dispatch
-
-
-def dispatch_length(config: Config, step: int, steps: int) -> int:
-    """Steps in the next call: never past the end of an epoch, and one from a stream."""
-    if config.stream:
-        return 1
-    most = config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 32)
-    return min(most, steps - step % steps)
 
 
 def parameter_counts(experiment: Experiment, params: Tree) -> str:

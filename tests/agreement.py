@@ -23,10 +23,13 @@ import optax
 from flax import linen as nn
 
 from configs import etp
-from ecg_jax import feed, hosts, parallel, train
-from ecg_jax.experiment import Experiment, open_experiment
 from ecg_jax.losses import contrastive
 from ecg_jax.models import resnet1d
+from ecg_jax.run.experiment import Experiment, open_experiment
+from ecg_jax.runtime import hosts, parallel
+from ecg_jax.training import feed
+from ecg_jax.training.state import init
+from ecg_jax.training.step import make_dispatch
 
 STEPS = 5
 STARTS = {"smooth": 2, "relu": 6}  # of each network: one agrees always, the other mostly
@@ -96,8 +99,8 @@ def training(config, devices=None, starts=1, steps=STEPS):
     experiment = Experiment(config, parallel.make_mesh(devices), whole.method, whole.tower)
     data, plan, per_epoch = feed.load(experiment)
     optimizer = optax.sgd(1e-3, momentum=0.9)
-    dispatch = train.make_dispatch(config, whole.method, optimizer, per_epoch)
-    zero = train.init(experiment, optimizer, plan)
+    dispatch = make_dispatch(config, whole.method, optimizer, per_epoch)
+    zero = init(experiment, optimizer, plan)
     figures = {}
     for start in range(starts):
         state, losses = moved(zero, start), []

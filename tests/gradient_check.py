@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from ecg_jax import parallel
+from ecg_jax.runtime import parallel
 
 
 def unit(rng, *shape):

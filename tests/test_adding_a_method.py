@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from ecg_jax import methods
-from ecg_jax.config import check
+from ecg_jax.run.config import check
 
 ROOT = Path(__file__).parent.parent
 FILE = re.compile(r"^`([\w/]+\.py)`:\n\n```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -10,14 +10,18 @@ import jax
 import numpy as np
 import pytest
 
-from ecg_jax import config as config_lib
-from ecg_jax import evaluate, parallel, show_prompts, workdir
-from ecg_jax.checkpoint import Checkpoints
+from ecg_jax import evaluate
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import examine, predictions, results, robustness
-from ecg_jax.evaluation.report import fill
-from ecg_jax.experiment import open_experiment
+from ecg_jax.evaluation import examine, robustness
+from ecg_jax.evaluation.figures import predictions, results
+from ecg_jax.report import fill
+from ecg_jax.run import config as config_lib
+from ecg_jax.run import workdir
+from ecg_jax.run.experiment import open_experiment
+from ecg_jax.runtime import parallel
+from ecg_jax.runtime.checkpoint import Checkpoints
+from ecg_jax.tools import show_prompts
 from tfds_builders import prepare
 from tfds_builders.simulated.layouts import write_mit_bih
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ecg_jax import evaluate, export, workdir
-from ecg_jax.checkpoint import Checkpoints
+from ecg_jax import evaluate, export
 from ecg_jax.data import normalize
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
-from ecg_jax.experiment import open_experiment
 from ecg_jax.models.resnet1d import STAGES
+from ecg_jax.run import workdir
+from ecg_jax.run.experiment import open_experiment
+from ecg_jax.runtime.checkpoint import Checkpoints
 
 
 @pytest.fixture

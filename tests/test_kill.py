@@ -13,9 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-from ecg_jax import evaluate, workdir
-from ecg_jax.checkpoint import Checkpoints, digests
-from ecg_jax.experiment import open_experiment
+from ecg_jax import evaluate
+from ecg_jax.run import workdir
+from ecg_jax.run.experiment import open_experiment
+from ecg_jax.runtime.checkpoint import Checkpoints, digests
 
 ROOT = Path(__file__).parent.parent
 KILLS = 10

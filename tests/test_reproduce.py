@@ -10,12 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from ecg_jax import config as config_lib
-from ecg_jax import evaluate, feed, parallel, reproduce, train
+from ecg_jax import evaluate, reproduce, train
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import published
-from ecg_jax.evaluation.beside import beside
-from ecg_jax.experiment import open_experiment
+from ecg_jax.evaluation.papers import published
+from ecg_jax.evaluation.papers.beside import beside
+from ecg_jax.run import config as config_lib
+from ecg_jax.run.experiment import open_experiment
+from ecg_jax.runtime import parallel
+from ecg_jax.training import feed
 
 
 @pytest.fixture

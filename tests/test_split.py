@@ -6,12 +6,13 @@ import types
 import numpy as np
 import pytest
 
-from ecg_jax import health, train
+from ecg_jax import train
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation.validator import Validator
-from ecg_jax.experiment import Experiment, open_experiment, report_texts
 from ecg_jax.methods import Encoded
+from ecg_jax.methods.shared import health
+from ecg_jax.run.experiment import Experiment, open_experiment, report_texts
 
 
 def experiment(small, *, leads=(), whole=False, **changed):

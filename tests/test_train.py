@@ -13,13 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecg_jax import config as config_lib
-from ecg_jax import evaluate, feed, optim, parallel, train, workdir
-from ecg_jax.checkpoint import Checkpoints, digests
+from ecg_jax import evaluate, train
 from ecg_jax.errors import UserError
-from ecg_jax.experiment import Experiment, open_experiment
 from ecg_jax.methods import View, build
-from ecg_jax.stop import Stop
+from ecg_jax.run import config as config_lib
+from ecg_jax.run import workdir
+from ecg_jax.run.experiment import Experiment, open_experiment
+from ecg_jax.runtime import parallel
+from ecg_jax.runtime.checkpoint import Checkpoints, digests
+from ecg_jax.runtime.stop import Stop
+from ecg_jax.training import feed, optim
+from ecg_jax.training.state import init
+from ecg_jax.training.step import make_dispatch
 
 COLUMNS = (
     *("task", "dataset", "split", "protocol", "encoder", "label", "metric"),
@@ -30,7 +35,7 @@ COLUMNS = (
 def final(experiment: Experiment, folder):
     """The state of a run's last checkpoint."""
     _, plan, steps = feed.load(experiment)
-    like = train.init(experiment, optim.build(experiment.config, steps), plan)
+    like = init(experiment, optim.build(experiment.config, steps), plan)
     step, state, notes = Checkpoints(folder / "checkpoints" / "last").restore(like)
     return step, state, notes
 
@@ -177,7 +182,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(whole_run, tmp_pat
     config, whole = whole_run
     usage = type("Usage", (), {"free": 1000})
     with monkeypatch.context() as patch:
-        patch.setattr("ecg_jax.checkpoint.shutil.disk_usage", lambda folder: usage)
+        patch.setattr("ecg_jax.runtime.checkpoint.shutil.disk_usage", lambda folder: usage)
         with pytest.raises(UserError, match="no room for a checkpoint"):
             train.train(config, tmp_path / "run")
     assert not (tmp_path / "run" / "results.json").exists()
@@ -235,10 +240,10 @@ def test_the_length_of_a_dispatch_does_not_change_the_figures(small):
     experiment = open_experiment(small)
     data, plan, per_epoch = feed.load(experiment)
     optimizer = optim.build(small, per_epoch)
-    dispatch = train.make_dispatch(small, experiment.method, optimizer, per_epoch)
+    dispatch = make_dispatch(small, experiment.method, optimizer, per_epoch)
     ends = []
     for length in (1, 2):
-        state = train.init(experiment, optimizer, plan)
+        state = init(experiment, optimizer, plan)
         for _ in range(4 // length):
             state, _ = dispatch(state, data, length)
         ends.append(jax.device_get((state.params, state.method)))

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ecg_jax import parallel
 from ecg_jax.data.bounds import within
 from ecg_jax.errors import UserError
+from ecg_jax.runtime import parallel
 
 Augmentation = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 

@@ -15,9 +15,9 @@ os.environ.setdefault("TFDS_NO_TENSORFLOW", "1")
 
 import numpy as np
 
-from ecg_jax import hosts
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
+from ecg_jax.runtime import hosts
 
 CHUNK = 256  # records read at a time
 COPY = "give all hosts one copy of the prepared data, and start again"

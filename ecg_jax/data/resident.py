@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ecg_jax import parallel
 from ecg_jax.errors import UserError
+from ecg_jax.runtime import parallel
 
 SHARE = 0.8  # of a device's free memory that a split may take; the step needs the rest
 

@@ -15,10 +15,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ecg_jax import parallel
 from ecg_jax.data import resident
 from ecg_jax.data.records import Stored
 from ecg_jax.data.resident import Batch
+from ecg_jax.runtime import parallel
 
 AHEAD = 4  # batches being read, or waiting on the devices
 

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ecg_jax import parallel
 from ecg_jax.data import normalize
-from ecg_jax.experiment import Experiment
+from ecg_jax.run.experiment import Experiment
+from ecg_jax.runtime import parallel
 
 
 def calibrated(

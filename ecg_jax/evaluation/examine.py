@@ -4,19 +4,15 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ecg_jax.config import Config
+from ecg_jax import Config
 from ecg_jax.errors import NoFigureError, UserError
-from ecg_jax.evaluation import (
-    bootstrap,
-    label_check,
-    protocols,
-    results,
-    retrieval,
-    robustness,
-    single_label,
-)
-from ecg_jax.evaluation.predictions import Predictions
-from ecg_jax.evaluation.protocols import RULES
+from ecg_jax.evaluation import robustness, scoring
+from ecg_jax.evaluation.figures import bootstrap, results
+from ecg_jax.evaluation.figures.predictions import Predictions
+from ecg_jax.evaluation.guards import label_check
+from ecg_jax.evaluation.papers import single_label
+from ecg_jax.evaluation.protocols import retrieval
+from ecg_jax.evaluation.scoring import RULES
 from ecg_jax.evaluation.subject import Subject
 
 
@@ -67,11 +63,11 @@ def _guard(subject: Subject, task: str) -> None:
     """Raises a UserError if a linear probe's scores rank the test records of another class better
     than their own: label columns look misplaced."""
     try:
-        fitted = protocols.fit_linear_probe(subject, task, "corrected")
+        fitted = scoring.fit_linear_probe(subject, task, "corrected")
     except UserError as error:
         print(f"the label columns of {task} could not be checked by a linear probe: {error}")
         return
-    p = protocols.predictions(subject, task, "linear_probe", "corrected", fitted)
+    p = scoring.predictions(subject, task, "linear_probe", "corrected", fitted)
     where = f"{p.dataset} test, {task}"
     label_check.check_columns(p.y, p.score, p.patient_id, p.classes, where=where)
 
@@ -99,7 +95,7 @@ def _by_rule(
 
 def _zero_shot(subject: Subject, task: str) -> Iterator[Predictions]:
     def scored(rule: str) -> Iterator[Predictions]:
-        fitted = protocols.fit_zero_shot(subject, task, rule)
+        fitted = scoring.fit_zero_shot(subject, task, rule)
         yield from _both_splits(subject, task, "zero_shot", rule, fitted, None)
 
     if subject.reads_text:
@@ -110,7 +106,7 @@ def _linear_probe(subject: Subject, task: str) -> Iterator[Predictions]:
     def scored(rule: str) -> Iterator[Predictions]:
         fractions = subject.material.experiment.config.evaluate.fractions
         for fraction in fractions if rule == "corrected" else (1.0,):
-            fitted = protocols.fit_linear_probe(subject, task, rule, fraction)
+            fitted = scoring.fit_linear_probe(subject, task, rule, fraction)
             yield from _both_splits(subject, task, "linear_probe", rule, fitted, fraction)
 
     yield from _by_rule(subject, task, scored)
@@ -121,16 +117,16 @@ def _both_splits(
     task: str,
     protocol: str,
     rule: str,
-    fitted: protocols.Fitted,
+    fitted: scoring.Fitted,
     fraction: float | None,
 ) -> Iterator[Predictions]:
     """The test records and, under the corrected rule with all labels, the validation records."""
     options: dict[str, Any] = {"fraction": fraction}
     if rule == "corrected" and fraction in (None, 1.0):
-        yield protocols.predictions(
+        yield scoring.predictions(
             subject, task, protocol, rule, fitted, split="validation", **options
         )
-    yield protocols.predictions(subject, task, protocol, rule, fitted, **options)
+    yield scoring.predictions(subject, task, protocol, rule, fitted, **options)
 
 
 def _under_conditions(subject: Subject) -> Iterator[Predictions]:
@@ -159,7 +155,7 @@ def _under_conditions(subject: Subject) -> Iterator[Predictions]:
         for protocol, task in itertools.product(judged, config.tasks):
             fit, fraction = FROZEN[protocol]
             fitted = fit(subject, task, "corrected")
-            yield protocols.predictions(
+            yield scoring.predictions(
                 subject,
                 task,
                 protocol,
@@ -173,8 +169,8 @@ def _under_conditions(subject: Subject) -> Iterator[Predictions]:
 
 
 def _knn(subject: Subject, task: str) -> Iterator[Predictions]:
-    fitted = protocols.fit_knn(subject, task, "corrected")
-    yield protocols.predictions(subject, task, "knn", "corrected", fitted, fraction=1.0)
+    fitted = scoring.fit_knn(subject, task, "corrected")
+    yield scoring.predictions(subject, task, "knn", "corrected", fitted, fraction=1.0)
 
 
 def _finetune(subject: Subject, task: str) -> Iterator[Predictions]:
@@ -194,8 +190,8 @@ def _trained_on(
     encoder = "supervised" if protocol == "supervised" else subject.name
 
     def scored(rule: str) -> Iterator[Predictions]:
-        fitted = protocols.fit_finetune(subject, task, rule, fraction)
-        yield protocols.predictions(
+        fitted = scoring.fit_finetune(subject, task, rule, fraction)
+        yield scoring.predictions(
             subject, task, protocol, rule, fitted, fraction=fraction, encoder=encoder
         )
 
@@ -214,9 +210,9 @@ PROTOCOLS: dict[str, Callable[[Subject, str], Iterator[Predictions]]] = {
 
 
 # Protocols that are judged on harder records, too: how they are fitted, and to which share.
-FROZEN: dict[str, tuple[Callable[[Subject, str, str], protocols.Fitted], float | None]] = {
-    "zero_shot": (protocols.fit_zero_shot, None),
-    "linear_probe": (protocols.fit_linear_probe, 1.0),
+FROZEN: dict[str, tuple[Callable[[Subject, str, str], scoring.Fitted], float | None]] = {
+    "zero_shot": (scoring.fit_zero_shot, None),
+    "linear_probe": (scoring.fit_linear_probe, 1.0),
 }
 
 

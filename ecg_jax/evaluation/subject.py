@@ -8,11 +8,12 @@ import jax
 import numpy as np
 
 from ecg_jax.data.records import Records
-from ecg_jax.evaluation import robustness, tasks, zero_shot
-from ecg_jax.evaluation.finetune import Finetuner
-from ecg_jax.evaluation.linear_probe import Probe
-from ecg_jax.experiment import Experiment, report_texts
+from ecg_jax.evaluation import robustness, tasks
+from ecg_jax.evaluation.protocols import zero_shot
+from ecg_jax.evaluation.protocols.finetune import Finetuner
+from ecg_jax.evaluation.protocols.linear_probe import Probe
 from ecg_jax.methods import Encoded
+from ecg_jax.run.experiment import Experiment, report_texts
 from ecg_jax.text import prompts
 from ecg_jax.text.tower import TextTower
 

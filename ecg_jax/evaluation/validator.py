@@ -4,14 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from ecg_jax import health
 from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import knn, tasks, zero_shot
-from ecg_jax.evaluation.features import mixed
-from ecg_jax.evaluation.protocols import judged
+from ecg_jax.evaluation import tasks
+from ecg_jax.evaluation.protocols import knn, zero_shot
+from ecg_jax.evaluation.protocols.features import mixed
+from ecg_jax.evaluation.scoring import judged
 from ecg_jax.evaluation.subject import Material, Subject
-from ecg_jax.experiment import Experiment
+from ecg_jax.methods.shared import health
+from ecg_jax.run.experiment import Experiment
 
 
 class Validator:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.nn import log_sigmoid, logsumexp
 from jax.sharding import PartitionSpec as P
 
-from ecg_jax.parallel import AXIS
+from ecg_jax.runtime.parallel import AXIS
 
 FORMS = ("gathered", "ring")
 PARTS = 4  # of a visit: a device holds k x k / PARTS similarities at a time

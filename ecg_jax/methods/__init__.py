@@ -1,4 +1,4 @@
-"""Published systems, one file each: `build(config) -> Method`."""
+"""Published systems, one file each: `build(config) -> Method`. What they share is in `shared/`."""
 
 import importlib
 import importlib.util
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ecg_jax.config import Config
+from ecg_jax import Config
 from ecg_jax.errors import UserError
 
 Tree = Any
@@ -85,7 +85,8 @@ def build(config: Config) -> Method:
       UserError: there is none of that name.
     """
     name = f"{__name__}.{config.method}"
-    if not str(config.method).isidentifier() or importlib.util.find_spec(name) is None:
+    spec = importlib.util.find_spec(name) if str(config.method).isidentifier() else None
+    if spec is None or spec.submodule_search_locations is not None:  # a folder is no method
         raise UserError(f"no method {config.method!r}: ecg_jax/methods/ has no such file")
     return importlib.import_module(name).build(config)
 

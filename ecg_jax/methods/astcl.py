@@ -12,16 +12,16 @@ import jax.numpy as jnp
 import optax
 from scipy.signal import savgol_coeffs
 
-from ecg_jax import health
-from ecg_jax.config import Config
+from ecg_jax import Config
 from ecg_jax.errors import UserError
-from ecg_jax.losses.prediction import swapped_cosine
+from ecg_jax.losses.cosine import swapped_cosine
 from ecg_jax.methods import Method, View
+from ecg_jax.methods.shared import health
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.resnet1d import STRIDE
 from ecg_jax.models.siamese import encoder
 from ecg_jax.models.spatiotemporal import Spatiotemporal
-from ecg_jax.towers import Towers
 
 
 def build(config: Config) -> Method:

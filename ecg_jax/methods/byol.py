@@ -3,14 +3,14 @@ view; no negatives. Heads have the sizes of all methods here, and both views one
 
 import jax
 
-from ecg_jax import ema
-from ecg_jax.config import Config
+from ecg_jax import Config
 from ecg_jax.errors import UserError
-from ecg_jax.losses.prediction import swapped_cosine
+from ecg_jax.losses.cosine import swapped_cosine
 from ecg_jax.methods import Method, View
+from ecg_jax.methods.shared import ema
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.siamese import Siamese, encoder
-from ecg_jax.towers import Towers
 
 
 def build(config: Config) -> Method:

@@ -8,16 +8,16 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from ecg_jax import health
-from ecg_jax.config import Config
+from ecg_jax import Config
 from ecg_jax.data import augment, lead_views
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.losses.patient import patient_contrast
 from ecg_jax.methods import Method, View
+from ecg_jax.methods.shared import health
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.siamese import Siamese, encoder
-from ecg_jax.towers import Towers
 
 # Segments (CMSC), leads (CMLC) or both (CMSMLC) make the views.
 KINDS = {"cmsc": (True, False), "cmlc": (False, True), "cmsmlc": (True, True)}

@@ -12,16 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ecg_jax import health
-from ecg_jax.config import Config
+from ecg_jax import Config
 from ecg_jax.data import lead_views
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.losses.contrastive import symmetric_info_nce
 from ecg_jax.methods import Method, View
+from ecg_jax.methods.shared import health
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.siamese import Siamese, encoder
-from ecg_jax.towers import Towers
 
 
 def pairs(views: int, graph: str) -> list[tuple[int, int]]:

@@ -11,15 +11,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ecg_jax import health
-from ecg_jax.config import Config
+from ecg_jax import Config
 from ecg_jax.errors import UserError
-from ecg_jax.losses.predictive import predictive_nce
+from ecg_jax.losses.future_nce import predictive_nce
 from ecg_jax.methods import Method, View
+from ecg_jax.methods.shared import health
+from ecg_jax.methods.shared.towers import Towers
+from ecg_jax.models.context import Predictive, predict, stretch
 from ecg_jax.models.heads import normalize
-from ecg_jax.models.predictive import Predictive, predict, stretch
 from ecg_jax.models.siamese import encoder
-from ecg_jax.towers import Towers
 
 
 class Recurrent(nn.Module):

@@ -11,16 +11,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ecg_jax import health
-from ecg_jax.config import Config
+from ecg_jax import Config
 from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.losses.contrastive import info_nce, sigmoid, symmetric_info_nce
 from ecg_jax.methods import Encoded, Method, View
+from ecg_jax.methods.shared import health
+from ecg_jax.methods.shared.towers import over_views, training_pass
 from ecg_jax.models import siamese
 from ecg_jax.models.chunked import check_chunks
 from ecg_jax.models.heads import MLP, normalize
-from ecg_jax.towers import over_views, training_pass
 
 MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 SIGMA_2 = 0.07  # temperature of equation 6

@@ -5,14 +5,14 @@ arXiv 2104.02057) finds it among those of its own batch, and has a predictor."""
 import jax
 import jax.numpy as jnp
 
-from ecg_jax import ema, health
-from ecg_jax.config import Config
+from ecg_jax import Config
 from ecg_jax.errors import UserError
 from ecg_jax.losses.dictionary import queue_info_nce, swapped_info_nce
 from ecg_jax.methods import Method, Plan, View
+from ecg_jax.methods.shared import ema, health
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.siamese import Siamese, encoder
-from ecg_jax.towers import Towers
 
 
 def build(config: Config) -> Method:

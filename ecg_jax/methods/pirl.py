@@ -4,16 +4,16 @@ with what a memory bank holds of the record, and not with what it holds of other
 import jax
 import jax.numpy as jnp
 
-from ecg_jax import health
-from ecg_jax.config import Config
+from ecg_jax import Config
 from ecg_jax.data.augment import jigsaw
 from ecg_jax.errors import UserError
 from ecg_jax.losses.nce import memory_nce
 from ecg_jax.methods import Method, Plan, View
+from ecg_jax.methods.shared import health
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.puzzle import Puzzle
 from ecg_jax.models.siamese import Siamese, encoder
-from ecg_jax.towers import Towers
 
 SHORTEST = 1.0  # seconds of a piece, about a heartbeat
 GAP = 0.1  # share of a piece that is cut away

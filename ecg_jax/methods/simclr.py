@@ -6,13 +6,13 @@ it after the last layer, too.
 
 import jax
 
-from ecg_jax import health
-from ecg_jax.config import Config
+from ecg_jax import Config
 from ecg_jax.losses.contrastive import nt_xent
 from ecg_jax.methods import Method, View
+from ecg_jax.methods.shared import health
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.siamese import Siamese, encoder
-from ecg_jax.towers import Towers
 
 
 def build(config: Config) -> Method:

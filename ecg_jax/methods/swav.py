@@ -6,14 +6,14 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ecg_jax import health
-from ecg_jax.config import Config
+from ecg_jax import Config
 from ecg_jax.errors import UserError
 from ecg_jax.losses.assignment import sinkhorn, swapped_prediction
 from ecg_jax.methods import Method, Plan, View
+from ecg_jax.methods.shared import health
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.siamese import Siamese, encoder
-from ecg_jax.towers import Towers
 
 
 def build(config: Config) -> Method:

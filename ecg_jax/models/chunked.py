@@ -49,7 +49,7 @@ def in_chunks(
         return encode(x)
     parts = x.reshape(x.shape[0] // chunks, chunks, *x.shape[1:]).swapaxes(0, 1)
     encode = jax.checkpoint(encode)
-    if jax.default_backend() == "cpu":  # no loop around convolutions: see train.make_dispatch
+    if jax.default_backend() == "cpu":  # no loop around convolutions: see training.step
         pairs = [encode(part) for part in parts]
         features, statistics = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
     else:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 from flax import linen as nn
 
-from ecg_jax.config import Config
+from ecg_jax import Config
 from ecg_jax.models.heads import MLP
 from ecg_jax.models.resnet1d import ResNet1D, activations
 

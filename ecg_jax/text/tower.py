@@ -18,9 +18,9 @@ import jax
 import numpy as np
 from tokenizers import BertWordPieceTokenizer
 
-from ecg_jax import cache
 from ecg_jax.errors import UserError
 from ecg_jax.models.bert import Bert, BertConfig, read_config
+from ecg_jax.runtime import cache
 from ecg_jax.text import weights
 
 CLINICALBERT = "emilyalsentzer/Bio_ClinicalBERT"

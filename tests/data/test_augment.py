@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ecg_jax import parallel
 from ecg_jax.data import noise, vcg
 from ecg_jax.data.augment import adjacent, compose, jigsaw
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
+from ecg_jax.runtime import parallel
 
 # name -> the lowest of the prepared rates that it serves
 RATES = dict.fromkeys(("scale", "jitter", "shift", "time_mask", "lead_mask", "wander"), 100)

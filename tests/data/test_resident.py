@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecg_jax import parallel
 from ecg_jax.data import resident
 from ecg_jax.errors import UserError
+from ecg_jax.runtime import parallel
 
 N, T, SHARDS, BATCH = 83, 4, 8, 16
 

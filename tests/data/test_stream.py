@@ -13,15 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecg_jax import feed, optim, parallel, train
-from ecg_jax.checkpoint import Checkpoints, digests
+from ecg_jax import train
 from ecg_jax.data import records, resident
 from ecg_jax.data.stream import AHEAD, Stream
 from ecg_jax.errors import UserError
-from ecg_jax.experiment import open_experiment
 from ecg_jax.methods import Plan
 from ecg_jax.models.resnet1d import STAGES
+from ecg_jax.run.experiment import open_experiment
+from ecg_jax.runtime import parallel
+from ecg_jax.runtime.checkpoint import Checkpoints, digests
 from ecg_jax.text.tower import TextTower
+from ecg_jax.training import feed, optim
+from ecg_jax.training.state import init
+from ecg_jax.training.step import make_dispatch
 
 SHARDS, BATCH = 8, 16
 
@@ -154,7 +158,7 @@ def test_bad_sizes(simulated):
 
 
 def restored(experiment, folder):
-    like = train.init(experiment, optim.build(experiment.config, 1), Plan(1, 1))
+    like = init(experiment, optim.build(experiment.config, 1), Plan(1, 1))
     return Checkpoints(folder / "checkpoints" / "last").restore(like)
 
 
@@ -163,8 +167,8 @@ def uninterrupted(config):
     experiment = open_experiment(config)
     data, plan, steps = feed.load(experiment)
     optimizer = optim.build(config, steps)
-    state, losses = train.init(experiment, optimizer, plan), []
-    dispatch = train.make_dispatch(config, experiment.method, optimizer, steps)
+    state, losses = init(experiment, optimizer, plan), []
+    dispatch = make_dispatch(config, experiment.method, optimizer, steps)
     for _ in range(config.epochs * steps):
         state, metrics = dispatch(state, data, 1)
         losses.append(float(metrics["loss"][0]))

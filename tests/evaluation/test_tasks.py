@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import tasks, windows
+from ecg_jax.evaluation import tasks
+from ecg_jax.evaluation.papers import windows
 
 
 @pytest.mark.parametrize(

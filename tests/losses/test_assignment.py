@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from gradient_check import check, unit
 
-from ecg_jax import parallel
 from ecg_jax.losses.assignment import sinkhorn, swapped_prediction
+from ecg_jax.runtime import parallel
 
 K, P, EPSILON, TAU = 16, 6, 0.05, 0.1
 

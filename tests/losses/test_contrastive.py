@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from ecg_jax import parallel
 from ecg_jax.losses.contrastive import symmetric_info_nce
+from ecg_jax.runtime import parallel
 
 K, D, TAU = 16, 6, 0.07
 

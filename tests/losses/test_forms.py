@@ -10,8 +10,8 @@ from scipy.optimize import approx_fprime
 from scipy.special import expit, log_softmax
 
 from benchmarks.loss_memory import temporary_bytes
-from ecg_jax import parallel
 from ecg_jax.losses import contrastive
+from ecg_jax.runtime import parallel
 
 D = 5
 

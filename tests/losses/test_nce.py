@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
-from ecg_jax import parallel
 from ecg_jax.losses.nce import log_one_minus_softmax, memory_nce
+from ecg_jax.runtime import parallel
 
 B, N, D, TAU = 8, 5, 4, 0.07
 

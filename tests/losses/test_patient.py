@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecg_jax import parallel
 from ecg_jax.losses.contrastive import symmetric_info_nce
 from ecg_jax.losses.patient import patient_contrast
+from ecg_jax.runtime import parallel
 
 K, D, TAU = 16, 6, 0.1
 PATIENT = np.array([0, 1, 2, 0, 3, 4, 5, 0, 6, 7, 8, 9, 9, 10, 11, 12], np.int32)

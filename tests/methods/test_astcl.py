@@ -9,12 +9,12 @@ from scipy.optimize import approx_fprime
 from scipy.signal import savgol_filter
 
 from configs import astcl as config_file
-from ecg_jax import parallel
 from ecg_jax.errors import UserError
 from ecg_jax.methods import View, astcl, build
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.heads import MLP
 from ecg_jax.models.spatiotemporal import Spatiotemporal, reverse
-from ecg_jax.towers import Towers
+from ecg_jax.runtime import parallel
 
 B, S, P, T = 8, 3, 5, 128
 PATIENT = np.array([0, 1, 0, 2, 3, 3, 3, 4], np.int32)

@@ -12,8 +12,8 @@ from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.losses.patient import patient_contrast
 from ecg_jax.methods import View, clocs
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.siamese import Outputs
-from ecg_jax.towers import Towers
 
 B, T, D = 8, 256, 6
 

@@ -11,12 +11,12 @@ from scipy.special import log_softmax
 from tiny import unit
 
 from configs import cmc as recipe
-from ecg_jax import parallel
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.methods import View, cmc
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.siamese import Outputs
-from ecg_jax.towers import Towers
+from ecg_jax.runtime import parallel
 
 K, V, D, TAU = 16, 3, 4, 0.07
 

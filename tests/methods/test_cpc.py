@@ -11,10 +11,11 @@ from scipy.optimize import approx_fprime
 from scipy.special import expit, logsumexp
 
 from configs import cpc as recipe
-from ecg_jax import methods, parallel
+from ecg_jax import methods
 from ecg_jax.errors import UserError
 from ecg_jax.methods import cpc
-from ecg_jax.models.predictive import predict
+from ecg_jax.models.context import predict
+from ecg_jax.runtime import parallel
 
 B, T, RATE, HIDDEN = 8, 160, 100, 6
 P, STRETCH = 5, 32  # stretches, and samples of each

@@ -8,13 +8,13 @@ from flax import linen as nn
 from scipy.optimize import approx_fprime
 
 from configs import etp as config_file
-from ecg_jax import parallel
-from ecg_jax.config import from_json, to_json
 from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.losses.contrastive import info_nce
 from ecg_jax.methods import View, build, etp
 from ecg_jax.models.heads import normalize
+from ecg_jax.run.config import from_json, to_json
+from ecg_jax.runtime import parallel
 
 B, F, T = 16, 6, 128
 

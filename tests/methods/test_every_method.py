@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ecg_jax import config as config_lib
-from ecg_jax import feed, optim, parallel, train
-from ecg_jax.checkpoint import Checkpoints
 from ecg_jax.errors import UserError
-from ecg_jax.experiment import Experiment, blank, open_experiment
 from ecg_jax.methods import Plan, View, build
 from ecg_jax.models import resnet1d
+from ecg_jax.run import config as config_lib
+from ecg_jax.run.experiment import Experiment, blank, open_experiment
+from ecg_jax.runtime import parallel
+from ecg_jax.runtime.checkpoint import Checkpoints
+from ecg_jax.training import feed, optim
+from ecg_jax.training.state import init
+from ecg_jax.training.step import make_dispatch
 
 # Fields of config.model that are read if another one has not its usual value.
 OF_OTHER_CHOICES = {
@@ -206,8 +209,8 @@ def begun(config, devices):
     experiment = Experiment(config, mesh, whole.method, whole.tower)
     data, plan, steps = feed.load(experiment)
     optimizer = optim.build(config, steps)
-    state = train.init(experiment, optimizer, plan)
-    return train.make_dispatch(config, whole.method, optimizer, steps), data, state
+    state = init(experiment, optimizer, plan)
+    return make_dispatch(config, whole.method, optimizer, steps), data, state
 
 
 def test_goes_on_exactly_and_on_other_devices(config, tmp_path):

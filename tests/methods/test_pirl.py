@@ -8,11 +8,11 @@ from flax import linen as nn
 from tiny import unit
 
 from configs import pirl as recipe
-from ecg_jax import parallel
 from ecg_jax.errors import UserError
 from ecg_jax.methods import Plan, View, pirl
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.siamese import Outputs
-from ecg_jax.towers import Towers
+from ecg_jax.runtime import parallel
 
 B, T, D, RECORDS = 8, 160, 8, 37
 TAU, LAMBDA = 0.07, 0.3

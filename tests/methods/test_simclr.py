@@ -8,10 +8,10 @@ import tiny
 from configs import simclr
 from ecg_jax import methods
 from ecg_jax.errors import UserError
-from ecg_jax.experiment import open_experiment
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.heads import MLP
 from ecg_jax.models.siamese import Siamese, encoder
-from ecg_jax.towers import Towers
+from ecg_jax.run.experiment import open_experiment
 
 
 def test_loss_is_equation_1_of_the_projections():

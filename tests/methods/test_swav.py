@@ -9,10 +9,11 @@ import optax
 import pytest
 import tiny
 
-from ecg_jax import methods, optim
+from ecg_jax import methods
 from ecg_jax.errors import UserError
 from ecg_jax.models.heads import MLP
 from ecg_jax.models.siamese import Siamese, encoder
+from ecg_jax.training import optim
 
 EPOCHS, STEPS, SLOTS, PROTOTYPES = 20, 40, 2, 6
 FREEZE, START = STEPS // EPOCHS, 20  # updates

@@ -11,9 +11,10 @@ from scipy.optimize import approx_fprime
 from scipy.special import logsumexp
 
 from configs import tstcc as recipe
-from ecg_jax import methods, parallel
+from ecg_jax import methods
 from ecg_jax.errors import UserError
 from ecg_jax.methods import tstcc
+from ecg_jax.runtime import parallel
 
 B, T, RATE, STRETCH = 8, 128, 100, 32  # 4 stretches, of which the last 3 are predicted
 

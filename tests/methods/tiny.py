@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecg_jax import methods
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.siamese import encoder
-from ecg_jax.towers import Towers
 
 B, T, D = 16, 128, 8
 

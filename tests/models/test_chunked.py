@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from configs import etp
-from ecg_jax import parallel
 from ecg_jax.errors import UserError
 from ecg_jax.losses.contrastive import symmetric_info_nce
 from ecg_jax.methods import View, build
 from ecg_jax.models.chunked import in_chunks
 from ecg_jax.models.heads import normalize
+from ecg_jax.runtime import parallel
 
 B, T = 32, 256
 

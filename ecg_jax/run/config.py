@@ -1,0 +1,251 @@
+"""A program's command line: `--config FILE[:ARGS] --workdir DIR [--config.FIELD=VALUE]`, and the
+flags of `hosts` where there are several processes."""
+
+import copy
+import dataclasses
+import difflib
+import functools
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from ecg_jax import Config
+from ecg_jax.errors import UserError
+from ecg_jax.losses import contrastive
+from ecg_jax.models import conv1d
+from ecg_jax.runtime import hosts
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandLine:
+    config: Config
+    workdir: Path
+    address: hosts.Address
+
+
+def parse(argv: Sequence[str], usage: str) -> CommandLine:
+    """Reads the flags; `argv[0]` is the program's name.
+
+    Raises:
+      UserError: no such config file, argument or field, or a value of the wrong type.
+    """
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, "FILE[:ARGS]", flag_values=values, sys_argv=list(argv)
+    )
+    flags.DEFINE_string("workdir", None, "the run's folder", flag_values=values)
+    for field in hosts.FLAGS:
+        define: Any = (
+            flags.DEFINE_string if isinstance(field.default, str) else flags.DEFINE_integer
+        )
+        define(field.name, field.default, field.metadata["help"], flag_values=values)
+    flags.DEFINE_boolean("help", False, "show this text", flag_values=values, short_name="h")
+    if any(a in ("--help", "-h", "-help") for a in argv[1:]):
+        print(usage)
+        raise SystemExit(0)
+    file = next((_value(argv, i) for i, a in enumerate(argv) if re.match("--?config(=|$)", a)), "")
+    if not file:
+        raise UserError("--config FILE[:ARGS] is missing, such as --config configs/etp.py:demo")
+    if not Path(file.split(":")[0]).is_file():
+        raise UserError(f"no such config file: {file.split(':')[0]}")
+    try:
+        rest = values(list(argv))[1:]
+        config = values.config
+    except Exception as error:  # a config file is code and may raise anything
+        raise UserError(_explain(file, argv, error)) from error
+    if rest:
+        raise UserError(f"unknown argument {rest[0]!r}; {usage.strip().splitlines()[0]}")
+    if not values.workdir:
+        raise UserError("--workdir DIR is missing: the folder for checkpoints and results")
+    address = hosts.Address(**{field.name: getattr(values, field.name) for field in hosts.FLAGS})
+    return CommandLine(config, Path(values.workdir), address)
+
+
+def _value(argv: Sequence[str], i: int) -> str:
+    _, equals, value = argv[i].partition("=")
+    return value if equals else next(iter(argv[i + 1 : i + 2]), "")
+
+
+def _explain(file: str, argv: Sequence[str], error: Exception) -> str:
+    """What was wrong with the flags, in one line."""
+    fields = [m[1] for a in argv if (m := re.match(r"--?config\.([\w.]+)", a))]
+    known = _fields(file)
+    for field in fields:
+        if known and field not in known:
+            near = difflib.get_close_matches(field, known, n=1)
+            hint = f": did you mean {near[0]}?" if near else f": there are {', '.join(known)}"
+            return f"no field {field!r} in {file}{hint}"
+    return f"{file}: {str(error).strip().splitlines()[-1] if str(error) else error!r}"
+
+
+def _fields(file: str) -> list[str]:
+    """The dotted names of a config's fields, or none if the file itself is at fault."""
+    values = flags.FlagValues()
+    argv = ["program", f"--config={file}"]
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+    except Exception:  # a config file is code and may raise anything
+        return []
+    return sorted(flatten(values.config.to_dict()))
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def check(config: Config) -> None:
+    """Raises a UserError for a field whose value no run can have."""
+    fields = flatten(config.to_dict())
+    for name, value in fields.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--config.{name}={value}: must be a finite number")
+    positive = ("epochs", "batch_size", "shards", "log_every", "eval_every", "seconds", "rate")
+    positive += ("model.width", "model.dim", "model.temperature", "evaluate.draws")
+    positive += ("evaluate.neighbours", "evaluate.batch_size", "optimizer.learning_rate")
+    for name in positive:
+        if name in fields and not fields[name] > 0:
+            raise UserError(f"--config.{name}={fields[name]}: must be above zero")
+    for name in (
+        "seed",
+        "model.soft_targets",
+        "model.invariance",
+        "steps_per_dispatch",
+        "checkpoint_seconds",
+        "model.hidden",
+        "evaluate.knn_every",
+    ):
+        if name in fields and fields[name] < 0:
+            raise UserError(f"--config.{name}={fields[name]}: must not be negative")
+    choices = {
+        "rate": (100, 500),
+        "model.depth": (18, 34, 50),
+        "model.convolution": conv1d.FORMS,
+        "model.loss": ("info_nce", "sigmoid"),
+        "parallel.loss": contrastive.FORMS,
+        "parallel.batch_norm": ("global", "device"),
+        "text.cased": ("auto", "true", "false"),
+        "text.pooling": ("auto", "mean", "cls"),
+        "text.empty": ("drop", "error"),
+        "text.language": ("english", "original"),
+        "evaluate.paper": ("etp", "mets"),
+    }
+    for name, allowed in choices.items():
+        if name not in fields:  # a method's config has what it reads
+            continue
+        value = fields[name]
+        if (str(value).lower() if name == "text.cased" else value) not in allowed:
+            raise UserError(
+                f"--config.{name}={value}: choose one of {', '.join(map(str, allowed))}"
+            )
+    for name in ("evaluate.fractions", "evaluate.finetune_fractions"):
+        if not all(0 < share <= 1 for share in fields[name]):
+            raise UserError(f"--config.{name}={fields[name]}: shares are above 0 and at most 1")
+    if not 0 <= fields["average"] < 1:
+        raise UserError(f"--config.average={fields['average']}: must be in [0, 1)")
+    for protocol in ("finetune", "supervised"):
+        _check_labelled(protocol, config.evaluate[protocol].to_dict())
+
+
+def _check_labelled(protocol: str, options: dict[str, Any]) -> None:
+    """Options of training on labels: see `evaluation.finetune`."""
+
+    def wrong(name: str, why: str) -> UserError:
+        return UserError(f"--config.evaluate.{protocol}.{name}={options[name]}: {why}")
+
+    for name in ("head_rate", "batch_size", "epochs", "min_updates", "max_updates"):
+        if not options[name] > 0:
+            raise wrong(name, "must be above zero")
+    for name in ("weight_decay", "clip"):
+        if options[name] < 0:
+            raise wrong(name, "must not be negative")
+    rates = options["learning_rates"]
+    if not rates or not all(rate > 0 for rate in rates):
+        raise wrong("learning_rates", "name one or more, above zero")
+    if options["min_updates"] > options["max_updates"]:
+        raise wrong("min_updates", f"more than the {options['max_updates']} of max_updates")
+    if options["head"] not in ("prevalence", "probe"):
+        raise wrong("head", "choose one of prevalence, probe")
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """The config as JSON holds it (tuples become lists)."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+_LABELLED = {
+    "head_rate": 1.0,
+    "weight_decay": 0.05,
+    "clip": 1.0,
+    "batch_size": 32,
+    "epochs": 15,
+    "max_updates": 10_000,
+}
+# Fields that the configs of earlier runs lack, with what was so before there was a choice, or is
+# so by default.
+ADDED = {
+    "stream": False,
+    "accumulate": 1,
+    "average": 0.0,
+    "evaluate.protocols": ("zero_shot", "linear_probe"),
+    "evaluate.rules": ("corrected", "paper"),
+    "evaluate.finetune_rules": ("corrected", "paper"),
+    "evaluate.l2_normalize": False,
+    "evaluate.fractions": (1.0,),
+    "evaluate.conditions": (),
+    "evaluate.retrieval": True,
+    "evaluate.prompts": "",
+    "evaluate.knn_every": 0,
+    "evaluate.neighbours": 2048,
+    "augment_second": (),
+    "model.convolution": "plain",
+    "model.remat": False,
+    "parallel.loss": "plain",
+    "parallel.batch_norm": "global",
+    "parallel.shard_optimizer": False,
+    "evaluate.finetune_fractions": (0.05,),
+    "evaluate.finetune": {
+        "head": "probe",
+        "learning_rates": (3e-4,),
+        "min_updates": 150,
+        **_LABELLED,
+    },
+    "evaluate.supervised": {
+        "head": "prevalence",
+        "learning_rates": (1e-3,),
+        "min_updates": 300,
+        **_LABELLED,
+    },
+}
+ADDED_WITH_TEXT = {
+    "text.shuffle": False,
+    "model.soft_targets": 0.0,
+    "model.invariance": 0.0,
+    "model.loss": "info_nce",
+    "model.bias": -10.0,
+}
+
+
+def from_json(tree: dict[str, Any]) -> Config:
+    """The config that `to_json` wrote, of this version or, if its method reads reports, of an
+    earlier one."""
+    tree = copy.deepcopy(tree)
+    own = {"evaluate.paper": "mets" if tree.get("method") == "mets" else "etp"}
+    for name, value in (ADDED | own | (ADDED_WITH_TEXT if "text" in tree else {})).items():
+        *groups, field = name.split(".")
+        place = functools.reduce(lambda tree, group: tree.setdefault(group, {}), groups, tree)
+        place.setdefault(field, value)
+    return ConfigDict(tree)

@@ -1,0 +1,180 @@
+"""What a config names, opened: mesh, method, text tower and records. Training and
+evaluation begin here."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ecg_jax import Config
+from ecg_jax.data import normalize, records
+from ecg_jax.data.records import Records
+from ecg_jax.errors import UserError
+from ecg_jax.methods import Encoded, Method, View, build
+from ecg_jax.run import config as config_lib
+from ecg_jax.runtime import hosts, parallel
+from ecg_jax.text import reports, tower
+from ecg_jax.text.tower import TextTower
+
+NO_TOWER = {"name": "none", "note": "none", "width": 0, "parameters": 0, "stand_in": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A config and what it names; splits are read when first asked for."""
+
+    config: Config
+    mesh: Mesh
+    method: Method
+    tower: TextTower | None  # None for a method without a text side
+
+    @functools.cached_property
+    def train(self) -> Records:
+        # Several hosts each read what their devices hold, and that is known once it is dealt.
+        return self._split("train", stored=self.config.stream or jax.process_count() > 1)
+
+    @functools.cached_property
+    def validation(self) -> Records:
+        return self._split("validation")
+
+    @functools.cached_property
+    def test(self) -> Records:
+        return self._split("test")
+
+    def _split(self, split: str, stored: bool = False) -> Records:
+        c = self.config
+        read = functools.partial(records.load, c.data_dir, c.dataset, c.rate, split)
+        if stored:
+            return read(seconds=c.seconds, stored=True)
+        loaded = hosts.together(lambda: read(seconds=c.seconds))
+        if jax.process_count() > 1:
+            records.check_hosts({f"{split} sha256": loaded.fingerprint()})
+        return loaded
+
+    def init(self, key: jax.Array) -> tuple[Any, Any]:
+        """Random parameters and state of the method, replicated over the mesh."""
+        T = round(self.config.seconds * self.config.rate)
+
+        def start(key: jax.Array) -> tuple[Any, Any]:
+            return self.method.init(key, blank(T, self.tower.width if self.tower else 0))
+
+        return jax.jit(start, out_shardings=parallel.replicated(self.mesh))(key)
+
+    def described_tower(self) -> dict[str, Any]:
+        """The text tower's provenance; of none, that there is none."""
+        return self.tower.describe() if self.tower else NO_TOWER
+
+    def encode(self, params: Any, state: Any, split: Records) -> Encoded:
+        """Features and embeddings of all records of a split, as float32 NumPy arrays."""
+        devices = self.mesh.devices.size
+        size = -(-self.config.evaluate.batch_size // devices) * devices
+        sharding = parallel.by_record(self.mesh)
+        outputs = []
+        for start in range(0, len(split), size):
+            rows = np.minimum(np.arange(start, start + size), len(split) - 1)
+            ecg = parallel.put_rows(split.ecg, rows, sharding)
+            mask = parallel.put_rows(split.lead_mask, rows, sharding)
+            outputs.append(jax.device_get(self._encode(params, state, ecg, mask)))
+        return Encoded(*(np.concatenate(part)[: len(split)] for part in zip(*outputs, strict=True)))
+
+    @functools.cached_property
+    def _encode(self):
+        def run(params: Any, state: Any, ecg: jax.Array, mask: jax.Array) -> Encoded:
+            x = normalize.normalize(ecg, mask, self.config.normalize)
+            return self.method.encode(params, state, x, mask)
+
+        return jax.jit(run, out_shardings=parallel.replicated(self.mesh))
+
+
+def blank(T: int, width: int) -> View:
+    """One record of zeros: what a method's `init` needs of the shapes."""
+    zeros = functools.partial(jax.numpy.zeros, dtype=jax.numpy.float32)
+    none = jax.numpy.zeros(1, jax.numpy.int32)
+    leads = jax.numpy.ones((1, 12), bool)
+    return View(zeros((1, T, 12)), leads, zeros((1, width)), none, none, none)
+
+
+def open_experiment(config: Config) -> Experiment:
+    """Checks a config against what is there, and opens it.
+
+    Raises:
+      UserError: see `records.load`, `tower.load` and `methods.build`.
+    """
+    config_lib.check(config)
+    normalize.check(config.normalize)
+    method, mesh = build(config), parallel.make_mesh()
+    steps = {step["name"] for step in (*config.augment, *config.augment_second)}
+    if "vcg" in steps and config.normalize == "lead":
+        raise UserError(
+            "--config.normalize=lead gives every lead a unit of its own, and the augmentation vcg "
+            "needs one for all: choose millivolt or record"
+        )
+    if method.encode_text and "text" not in config:
+        raise UserError(
+            f"{config.method} learns from reports, and a config without `text` names no text "
+            f"tower: use configs/{config.method}.py"
+        )
+    chunk = config.batch_size // config.accumulate
+    if chunk % mesh.devices.size:
+        raise UserError(
+            f"{chunk} records at a time (batch_size / accumulate) do not divide over "
+            f"{mesh.devices.size} devices: set --config.batch_size to a multiple of "
+            f"{config.accumulate * mesh.devices.size}"
+        )
+    if config.parallel.batch_norm == "device" and chunk < 2 * mesh.devices.size:
+        raise UserError(
+            f"--config.parallel.batch_norm=device: {chunk} records at a time are one for each of "
+            f"{mesh.devices.size} devices, and statistics need two or more"
+        )
+    if config.build and config.dataset == "simulated":
+        hosts.first_alone(lambda: _simulate(config))
+    records.folder(config.data_dir, config.dataset, config.rate)
+    return Experiment(config, mesh, method, _tower(config) if method.encode_text else None)
+
+
+def _tower(config: Config) -> TextTower:
+    text = config.text
+    return tower.load(
+        text.tower,
+        cased={"auto": None, "true": True, "false": False}[str(text.cased).lower()],
+        pooling=None if text.pooling == "auto" else text.pooling,
+    )
+
+
+def _simulate(config: Config) -> None:
+    try:
+        records.folder(config.data_dir, config.dataset, config.rate)
+    except UserError:
+        from tfds_builders import prepare
+
+        options = ["simulated", "--rate", str(config.rate), "--data_dir", config.data_dir]
+        if prepare.main(options):
+            raise UserError(f"no simulated records could be written to {config.data_dir}") from None
+
+
+def report_texts(config: Config, split: Records) -> tuple[list[str], np.ndarray]:
+    """The distinct report texts of a split, and per record int32 [N] the row of its own.
+
+    A record whose report is empty, or has nothing but boilerplate, has row -1.
+
+    Raises:
+      UserError: such records, and `config.text.empty` is "error".
+    """
+    rendered = [reports.render(r, language=config.text.language) for r in split.report]
+    empty = [i for i, text in enumerate(rendered) if not text]
+    if len(empty) == len(rendered):
+        raise UserError(
+            f"{split.dataset} has no reports: a method that learns from text cannot use it"
+        )
+    if empty and config.text.empty != "drop":
+        raise UserError(
+            f"{split.dataset} {split.split}: {len(empty)} records have an empty report "
+            f"({', '.join(split.record_id[empty[:3]])}{', ...' if len(empty) > 3 else ''}): "
+            "go on without these pairs with --config.text.empty=drop"
+        )
+    texts = sorted({text for text in rendered if text})
+    row = {text: i for i, text in enumerate(texts)}
+    return texts, np.array([row.get(text, -1) for text in rendered], np.int32)

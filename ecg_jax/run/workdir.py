@@ -1,0 +1,144 @@
+"""A run's folder: config.json says whose it is."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ecg_jax import Config
+from ecg_jax.errors import UserError
+from ecg_jax.run import config as config_lib
+from ecg_jax.run.experiment import Experiment, report_texts
+from ecg_jax.run.provenance import provenance, software
+from ecg_jax.runtime import hosts
+from ecg_jax.runtime.files import write_whole
+
+# what may differ when a run goes on: where things lie and how often they are reported
+FREE = {
+    "data_dir",
+    "build",
+    "stream",
+    "log_every",
+    "checkpoint_seconds",
+    "model.convolution",
+    "model.remat",
+    "parallel.loss",
+    "parallel.shard_optimizer",
+}
+
+
+def _free(name: str, evaluating: bool) -> bool:
+    """What is evaluated may change as well; while training, not what chooses the checkpoint."""
+    if evaluating:
+        return name in FREE or name == "dataset" or name.startswith("evaluate.")
+    chooses = ("evaluate.tasks", "evaluate.select", "evaluate.prompts", "evaluate.neighbours")
+    return name in FREE or (name.startswith("evaluate.") and name not in chooses)
+
+
+def check_hosts(config: Config) -> None:
+    """Raises a UserError if the processes of a run differ in config or software."""
+    fields = config_lib.flatten(config_lib.to_json(config))
+    fields = {k: v for k, v in fields.items() if k not in ("data_dir", "build")}
+    advice = "start all of them with one command"
+    hosts.check_same("configurations", fields, advice)
+    hosts.check_same("software", config_lib.flatten(software()), advice + " and one installation")
+
+
+def claim(folder: Path, experiment: Experiment) -> None:
+    """Writes config.json, or checks that the one there is of this config and these data.
+
+    Raises:
+      UserError: the folder holds another run, or is not one folder for all processes.
+    """
+    splits = fingerprints(experiment)  # several hosts read and exchange records for it
+    hosts.first_alone(lambda: _claim(folder, experiment, splits))
+    path = folder / "config.json"
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
+    advice = "--workdir must be one folder, on a file system that all hosts share"
+    hosts.check_same("workdirs", {"config.json": found}, advice)
+
+
+def _claim(folder: Path, experiment: Experiment, splits: dict[str, str]) -> None:
+    config = config_lib.to_json(experiment.config)
+    path = folder / "config.json"
+    if path.exists():
+        _, saved = read(folder)
+        differ = differences(experiment, saved, evaluating=False)
+        differ += changes(experiment, saved, splits) + _devices(experiment, saved)
+        if differ:
+            raise UserError(
+                f"{folder} holds another run: {'; '.join(differ[:4])}"
+                f"{'; ...' if len(differ) > 4 else ''}: choose another --workdir"
+            )
+        return
+    if (folder / "checkpoints").exists():
+        raise UserError(f"{folder} has checkpoints but no config.json: choose another --workdir")
+    folder.mkdir(parents=True, exist_ok=True)
+    leads = experiment.train.leads
+    details = {"config": config, "splits": splits, "leads": leads, **provenance(experiment)}
+    write_json(path, details)
+
+
+def differences(experiment: Experiment, saved: dict[str, Any], *, evaluating: bool) -> list[str]:
+    """Fields in which a run's config and today's differ, of those that must not."""
+    ours = config_lib.flatten(config_lib.to_json(experiment.config))
+    theirs = config_lib.flatten(config_lib.to_json(config_lib.from_json(saved["config"])))
+    return [
+        f"{k} is {theirs.get(k)!r} there and {ours.get(k)!r} here"
+        for k in sorted(ours | theirs)
+        if ours.get(k) != theirs.get(k) and not _free(k, evaluating)
+    ]
+
+
+def fingerprints(experiment: Experiment) -> dict[str, str]:
+    """sha256 of each split's records, and of the texts that their reports become."""
+    splits = (experiment.train, experiment.validation, experiment.test)
+    hashes = {f"{split.split} records": split.fingerprint() for split in splits}
+    if experiment.tower is None:
+        return hashes
+    texts, rows = report_texts(experiment.config, experiment.train)
+    digest = hashlib.sha256("\0".join(texts).encode() + rows.tobytes())
+    return {**hashes, "report texts": digest.hexdigest()}
+
+
+def changes(experiment: Experiment, saved: dict[str, Any], now: dict[str, str]) -> list[str]:
+    """What is no longer as it was when a run began: records, texts (by their fingerprints `now`),
+    or the text tower."""
+    before = saved["splits"]
+    differ = [f"the {name} differ" for name in now if before.get(name) != now[name]]
+    tower = experiment.described_tower()
+    return differ + [
+        f"the text tower's {name} differs"
+        for name in ("sha256", "vocab_sha256", "cased", "pooling")
+        if saved["text_tower"].get(name) != tower.get(name)
+    ]
+
+
+def _devices(experiment: Experiment, saved: dict[str, Any]) -> list[str]:
+    """BatchNorm's statistics per device depend on how many devices there are."""
+    now, before = experiment.mesh.devices.size, int(saved["device"].split()[0])
+    if experiment.config.parallel.batch_norm != "device" or now == before:
+        return []
+    return [f"parallel.batch_norm is 'device', on {before} devices there and {now} here"]
+
+
+def read(folder: Path) -> tuple[Config, dict[str, Any]]:
+    """A run's config, and all of its config.json.
+
+    Raises:
+      UserError: the folder holds no run.
+    """
+    path = folder / "config.json"
+    try:
+        saved = json.loads(path.read_text())
+        _ = saved["splits"], saved["text_tower"]
+        return config_lib.from_json(saved["config"]), saved
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no run: it has no config.json") from None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): restore it from a copy") from error
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """Raises a UserError, and leaves what was there, if the file cannot be written."""
+    write_whole(path, (json.dumps(tree, indent=2) + "\n").encode())

@@ -1,0 +1,71 @@
+"""An update of the state, and several of them in one call of the device."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ecg_jax import Config
+from ecg_jax.methods import Method, lasting
+from ecg_jax.runtime import parallel
+from ecg_jax.training import feed, optim
+from ecg_jax.training.state import TrainState, state_layout
+
+Tree = Any
+
+
+def make_dispatch(
+    config: Config, method: Method, optimizer: optax.GradientTransformation, steps: int
+) -> Callable[[TrainState, feed.Data, int], tuple[TrainState, dict[str, jax.Array]]]:
+    """`dispatch(state, data, length)` makes `length` updates in one call.
+
+    It returns the new state (the old one's memory is reused) and each step's metrics, [length].
+    An update whose loss or gradient is not finite is not made, and the state stays at its step.
+    """
+
+    def update(data: feed.Data, state: TrainState, _: None) -> tuple[TrainState, Tree]:
+        key = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
+        grad = jax.value_and_grad(method.loss, has_aux=True)
+        (loss, (new_method, metrics)), gradient = grad(
+            state.params, state.method, feed.view(config, data, state.step, steps), key
+        )
+        norm = optax.tree.norm(gradient)
+        updates, new_optimizer = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        if method.after_update is not None:
+            new_method = method.after_update(params, new_method)
+        average = optim.running_mean(
+            config.average, state.step, state.average, (params, lasting(new_method))
+        )
+        new = TrainState(state.step + 1, params, new_method, new_optimizer, average)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        layout = state_layout(config, method, state, jax.sharding.get_abstract_mesh().size)
+        state = jax.lax.with_sharding_constraint(state, layout)
+        return state, {"loss": loss, "gradient_norm": norm, **metrics}
+
+    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
+    def dispatch(state: TrainState, data: feed.Data, length: int):
+        with parallel.mesh_of(state.step):
+            if jax.default_backend() != "cpu":
+                return jax.lax.scan(functools.partial(update, data), state, length=length)
+            # XLA's CPU backend brings only the entry computation's convolutions into the form that
+            # its fast kernels take; a gradient convolution in a loop's body runs 50 times slower.
+            rows = []
+            for _ in range(length):
+                state, metrics = update(data, state, None)
+                rows.append(metrics)
+        return state, jax.tree.map(lambda *values: jnp.stack(values), *rows)
+
+    return dispatch
+
+
+def dispatch_length(config: Config, step: int, steps: int) -> int:
+    """Steps in the next call: never past the end of an epoch, and one from a stream."""
+    if config.stream:
+        return 1
+    most = config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 32)
+    return min(most, steps - step % steps)
