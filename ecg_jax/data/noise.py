@@ -1,5 +1,10 @@
 """Augmentations that disturb a recording as electrodes, muscles and mains do, or take a band of its
 spectrum away. In the form of `augment`; what each keeps is the heart's own signal beneath.
+
+Disturbances are drawn at the nine electrodes, so that those of the leads are bound by Einthoven's
+and Goldberger's laws as the heart's own signal is, and a chest lead has its part of Wilson's
+terminal. They are as large in I, II, III and V1-V6 as stated, and in the augmented leads, whose law
+allows no more, sqrt(3/4) of that.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecg_jax.data.bounds import within
+from ecg_jax.data.leads import ELECTRODES, LEADS_FROM_ELECTRODES
 from ecg_jax.errors import UserError
 from ecg_jax.runtime import parallel
 
@@ -17,6 +23,11 @@ Augmentation = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.
 MUSCLE = 20.0  # Hz, where the potentials of skeletal muscle begin in earnest
 CARDIAC = 40.0  # Hz, below which nearly all of an ECG's power lies
 BURSTS = 3  # of muscle noise in a record
+
+# A lead of variance 1 has 1/2 from each of two limb electrodes, or 5/6 from one on the chest and
+# 1/6 from Wilson's terminal.
+_SHARES = np.sqrt([1 / 2] * 3 + [5 / 6] * 6)
+_MIXED = (LEADS_FROM_ELECTRODES * _SHARES).T.astype("float32")  # [9, 12]
 
 
 def jitter(sd: float = 0.02) -> Augmentation:
@@ -27,26 +38,24 @@ def jitter(sd: float = 0.02) -> Augmentation:
     def apply(key, ecg, mask):
         strength, noise = jax.random.split(key)
         sds = jax.random.uniform(strength, (ecg.shape[0], 1, 1), ecg.dtype, 0, sd)
-        return _add(ecg, mask, sds * jax.random.normal(noise, ecg.shape, ecg.dtype)), mask
+        shape = (*ecg.shape[:2], len(ELECTRODES))
+        return _add(ecg, mask, _in_leads(sds * jax.random.normal(noise, shape, ecg.dtype))), mask
 
     return apply
 
 
 def wander(sd: float = 0.1, *, rate: int) -> Augmentation:
     """Baseline wander: per record one frequency between 0.05 and 0.5 Hz, as breathing and slow
-    electrode drift make, per lead a phase and an amplitude up to `sd`. QRS and rhythm stay; the ST
-    level shifts."""
+    electrode drift make, per electrode a phase and an amplitude, which is up to `sd` in a lead. QRS
+    and rhythm stay; the ST level shifts."""
     within("sd", sd, 0)
 
     def apply(key, ecg, mask):
-        B, T, C = ecg.shape
-        a, f, p = jax.random.split(key, 3)
-        amplitude = jax.random.uniform(a, (B, 1, C), ecg.dtype, 0, sd)
-        frequency = jax.random.uniform(f, (B, 1, 1), ecg.dtype, 0.05, 0.5)
-        phase = jax.random.uniform(p, (B, 1, C), ecg.dtype, 0, 2 * jnp.pi)
-        t = (jnp.arange(T, dtype=ecg.dtype) / rate)[None, :, None]
-        drift = amplitude * jnp.sin(2 * jnp.pi * frequency * t + phase)
-        return _add(ecg, mask, drift), mask
+        B, T, _ = ecg.shape
+        f, w = jax.random.split(key)
+        frequency = jax.random.uniform(f, (B, 1), minval=0.05, maxval=0.5)
+        turn = 2 * jnp.pi * frequency * jnp.arange(T) / rate
+        return _add(ecg, mask, _waves(w, turn, sd)), mask
 
     return apply
 
@@ -54,8 +63,8 @@ def wander(sd: float = 0.1, *, rate: int) -> Augmentation:
 def hum(
     amplitude: float = 0.05, mains: Sequence[float] = (50.0, 60.0), *, rate: int
 ) -> Augmentation:
-    """Mains hum: per record one of `mains` (Hz), per lead a phase and an amplitude up to
-    `amplitude`. Waves stay, small notches and the P wave may drown.
+    """Mains hum: per record one of `mains` (Hz), per electrode a phase and an amplitude, which is
+    up to `amplitude` in a lead. Waves stay, small notches and the P wave may drown.
 
     Only frequencies below half the rate are drawn: a recorder's anti-aliasing filter takes the
     others away before it samples, so that real records hold no alias of them.
@@ -72,23 +81,19 @@ def hum(
         raise UserError(f"records at {rate} Hz hold no hum of {names} Hz: leave it out")
 
     def apply(key, ecg, mask):
-        B, T, C = ecg.shape
-        f, a, p = jax.random.split(key, 3)
+        B, T, _ = ecg.shape
+        f, w = jax.random.split(key)
         frequency = jax.random.choice(f, jnp.array(held, jnp.float32), (B, 1))
-        size = jax.random.uniform(a, (B, 1, C), maxval=amplitude)
-        phase = jax.random.uniform(p, (B, 1, C), maxval=2 * jnp.pi)
         # whole turns are dropped before the sine, where they would cost digits
-        turn = 2 * jnp.pi / rate * ((frequency * jnp.arange(T)) % rate)[:, :, None]
-        # sin(turn + phase), with sines of [B, T] and of [B, C] instead of [B, T, C]
-        wave = size * (jnp.sin(turn) * jnp.cos(phase) + jnp.cos(turn) * jnp.sin(phase))
-        return _add(ecg, mask, wave), mask
+        turn = 2 * jnp.pi / rate * ((frequency * jnp.arange(T)) % rate)
+        return _add(ecg, mask, _waves(w, turn, amplitude)), mask
 
     return apply
 
 
 def muscle(sd: float = 0.05, *, rate: int) -> Augmentation:
     """Muscle noise: bursts of 0.2 to 2 s with frequencies from 20 Hz to half the rate, at the same
-    times in all leads, independent in each and of its own strength up to `sd`.
+    times in all leads, independent at each electrode and of its own strength, up to `sd` in a lead.
 
     Rhythm, QRS and T stay; small and fast details (P waves, notches, f waves) may drown.
     """
@@ -97,11 +102,12 @@ def muscle(sd: float = 0.05, *, rate: int) -> Augmentation:
         raise UserError(f"records at {rate} Hz hold no muscle noise above {MUSCLE:g} Hz")
 
     def apply(key, ecg, mask):
-        B, T, C = ecg.shape
+        B, T, _ = ecg.shape
         noise, burst, strength = jax.random.split(key, 3)
-        sds = jax.random.uniform(strength, (B, 1, C), maxval=sd)
+        sds = jax.random.uniform(strength, (B, 1, len(ELECTRODES)), maxval=sd)
+        at_electrodes = sds * _muscle_noise(noise, (B, T, len(ELECTRODES)), rate)
         envelope = _bursts(burst, B, T, rate)[:, :, None]
-        return _add(ecg, mask, sds * envelope * _muscle_noise(noise, ecg.shape, rate)), mask
+        return _add(ecg, mask, envelope * _in_leads(at_electrodes)), mask
 
     return apply
 
@@ -138,6 +144,25 @@ def _without(x: jax.Array, hidden: jax.Array) -> jax.Array:
 def _add(ecg: jax.Array, mask: jax.Array, wave: jax.Array) -> jax.Array:
     """ecg + wave where there is a lead."""
     return jnp.where(mask[:, None, :], ecg + wave.astype(ecg.dtype), ecg)
+
+
+def _in_leads(x: jax.Array) -> jax.Array:
+    """[..., 9] drawn alike at each electrode -> [..., 12]: as large in the leads, see above."""
+    return jnp.matmul(x, _MIXED.astype(x.dtype), precision="highest")
+
+
+def _waves(key: jax.Array, turn: jax.Array, most: float) -> jax.Array:
+    """Sines [B, T, 12] of angles [B, T], drawn at the electrodes with phases and amplitudes of
+    their own. Where one would have more than `most` in a lead, all of the record are lessened."""
+    a, p = jax.random.split(key)
+    shape = (len(turn), 1, len(ELECTRODES))
+    size = jax.random.uniform(a, shape, maxval=most)
+    phase = jax.random.uniform(p, shape, maxval=2 * jnp.pi)
+    # sin(turn + phase), with sines of [B, T] and of [B, 9] instead of [B, T, 9]
+    sine, cosine = _in_leads(size * jnp.cos(phase)), _in_leads(size * jnp.sin(phase))
+    largest = jnp.hypot(sine, cosine).max(axis=2, keepdims=True)
+    wave = jnp.sin(turn)[:, :, None] * sine + jnp.cos(turn)[:, :, None] * cosine
+    return wave * jnp.minimum(1, most / jnp.maximum(largest, 1e-9))
 
 
 def _muscle_noise(key: jax.Array, shape: tuple[int, ...], rate: int) -> jax.Array:

@@ -103,6 +103,36 @@ def test_no_device_gathers_the_batch(batch, name):
     np.testing.assert_allclose(run(key, ecg, mask), applied(batch, name=name)[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["jitter", "wander", "hum", "muscle"])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_disturbances_keep_einthovens_and_goldbergers_laws(name, kind):
+    x = heart(np.random.default_rng(0), length=500)[1]
+    options = {"amplitude" if name == "hum" else "sd": 1.0}
+    mask = jnp.ones((B, 12), bool)
+    y, _ = applied((jnp.asarray(x, kind), mask), rate=500, name=name, **options)
+    assert (np.asarray(y, np.float64) - x).std(axis=1).mean() > 0.1
+    assert breach(y) < (1e-5 if kind == "float32" else 0.1)
+
+
+@pytest.mark.parametrize("name", ["jitter", "wander", "hum", "muscle"])
+def test_disturbances_are_as_large_in_leads_as_stated(name):
+    """I, II, III and V1-V6 alike, the augmented leads sqrt(3/4) of that, and chest leads share
+    Wilson's terminal alone: 1/6 of their variance."""
+    options = {"amplitude" if name == "hum" else "sd": 1.0}
+    wave, _ = applied(silence(512, 500), rate=500, name=name, **options)
+    x = np.asarray(wave, np.float64)
+    size = np.sqrt((x**2).mean(axis=(0, 1)))
+    plain = [i for i, lead in enumerate(LEADS) if not lead.startswith("a")]
+    ratio = np.array([1.0 if i in plain else np.sqrt(3 / 4) for i in range(12)])
+    np.testing.assert_allclose(size / size[plain].mean(), ratio, rtol=0.08)
+    across = np.corrcoef(x.reshape(-1, 12).T)
+    chest = across[6:, 6:][~np.eye(6, dtype=bool)]
+    assert chest.mean() == pytest.approx(1 / 6, abs=0.06)
+    assert across[0, 1] == pytest.approx(1 / 2, abs=0.1) and abs(across[0, 6]) < 0.12
+    if name == "jitter":  # strengths are uniform up to sd
+        assert size[plain].mean() == pytest.approx(np.sqrt(1 / 3), rel=0.05)
+
+
 def test_scale_is_one_gain_within_its_bounds(batch):
     ecg, _ = applied(batch, name="scale", low=0.5, high=2.0)
     there = np.asarray(batch[1])[0]
