@@ -136,7 +136,7 @@ def test_sigterm_while_a_finished_program_closes_changes_nothing():
     source = """
 import os, signal, threading
 from ecg_jax.errors import run_main
-from ecg_jax.stop import Stop
+from ecg_jax.runtime.stop import Stop
 
 def late():
     threading.main_thread().join()  # until the interpreter closes
