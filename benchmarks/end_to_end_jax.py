@@ -11,10 +11,9 @@ import time
 import jax
 
 from configs import etp
-from ecg_jax import train
 from ecg_jax.models.resnet1d import activations
 from ecg_jax.run.experiment import open_experiment
-from ecg_jax.runtime import cache
+from ecg_jax.runtime import process
 from ecg_jax.training import feed, optim
 from ecg_jax.training.state import init
 from ecg_jax.training.step import make_dispatch
@@ -22,7 +21,7 @@ from ecg_jax.training.step import make_dispatch
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    train.configure(cache.folder("xla"))
+    process.configure()
     config = etp.get_config(f"rate={job['rate']},text={job['text']}")
     config.data_dir, config.dataset = job["data_dir"], job["dataset"]
     config.batch_size, config.shards = job["batch"], min(config.shards, job["batch"])

@@ -25,12 +25,12 @@ import optax
 from flax import linen as nn
 
 from benchmarks import report
-from ecg_jax import methods, train
+from ecg_jax import methods
 from ecg_jax.data import resident
 from ecg_jax.models.resnet1d import ResNet1D
 from ecg_jax.models.siamese import encoder
 from ecg_jax.run.experiment import Experiment, blank
-from ecg_jax.runtime import cache, parallel
+from ecg_jax.runtime import parallel, process
 from ecg_jax.training import feed, optim
 from ecg_jax.training.state import init
 from ecg_jax.training.step import dispatch_length, make_dispatch
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of one side in one round")
     parser.add_argument("--width", type=int, default=64, help="of the network's first stage")
     args = parser.parse_args()
-    train.configure(cache.folder("xla"))
+    process.configure()
     rows = []
     for item in args.methods.split(","):
         name, _, field = item.partition(":")

@@ -16,10 +16,10 @@ from ml_collections import ConfigDict
 
 from benchmarks import workload
 from configs import etp
-from ecg_jax import methods, train
+from ecg_jax import methods
 from ecg_jax.data import resident
 from ecg_jax.run.experiment import blank
-from ecg_jax.runtime import cache, parallel
+from ecg_jax.runtime import parallel, process
 from ecg_jax.training import feed, optim
 from ecg_jax.training.state import TrainState
 from ecg_jax.training.step import dispatch_length, make_dispatch
@@ -55,7 +55,7 @@ class Run:
     """A training run on one device, as `train.train` makes it. Record i has text i."""
 
     def __init__(self, job: dict):
-        train.configure(cache.folder("xla"))
+        process.configure()
         self.config = config(job)
         mesh = parallel.make_mesh(jax.devices()[:1])
         everywhere = parallel.replicated(mesh)

@@ -27,7 +27,7 @@ from ecg_jax.methods import lasting
 from ecg_jax.report import fill, picture_file, pictures
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import Experiment, open_experiment
-from ecg_jax.runtime import hosts
+from ecg_jax.runtime import hosts, process
 from ecg_jax.runtime.checkpoint import Checkpoints
 
 LISTS = ("tasks", "protocols", "rules", "fractions", "finetune_fractions", "conditions")
@@ -49,6 +49,7 @@ def main() -> None:
             help=field.metadata["help"],
         )
     args = parser.parse_args()
+    process.configure()
     config, _ = workdir.read(args.workdir)
     trained_on = config.dataset
     for name in ("data_dir", "dataset"):

@@ -29,7 +29,7 @@ from ecg_jax.methods import Encoded, build
 from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import NO_TOWER, blank
-from ecg_jax.runtime import parallel
+from ecg_jax.runtime import parallel, process
 from ecg_jax.runtime.checkpoint import Checkpoints
 
 FORMAT = 1
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
     parser.add_argument("--out", required=True, type=Path, help="a folder that is not there yet")
     args = parser.parse_args()
+    process.configure()
     export(args.workdir, args.out)
     print(f"written: {args.out}")
 

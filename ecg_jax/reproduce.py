@@ -29,7 +29,7 @@ from ecg_jax.report import fill
 from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import open_experiment
-from ecg_jax.runtime import cache, files
+from ecg_jax.runtime import files, process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--datasets", help="comma-separated, if not all that the table evaluates")
     parser.add_argument("--methods", help="comma-separated baselines, if not the table's own")
     args = parser.parse_args()
-    train.configure(cache.folder("xla"))
+    process.configure()
     table, out = narrowed(args), args.out or Path("runs") / args.table
     seeds = parse_seeds(args.seeds)
     for dataset in dict.fromkeys(("ptb_xl", *table.targets)):

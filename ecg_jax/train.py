@@ -25,7 +25,7 @@ from ecg_jax.evaluation.validator import Validator
 from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import Experiment, open_experiment
-from ecg_jax.runtime import cache, hosts, malloc
+from ecg_jax.runtime import hosts, process
 from ecg_jax.runtime.checkpoint import Checkpoints
 from ecg_jax.runtime.stop import Stop
 from ecg_jax.training import feed, optim
@@ -41,17 +41,10 @@ STOPPED = 75
 
 def main() -> int:
     line = config_lib.parse(sys.argv, __doc__ or "")
-    configure(cache.folder("xla"))
+    process.configure()
     hosts.start(line.address)
     finished = train(line.config, line.workdir)
     return 0 if finished or jax.process_count() == 1 else STOPPED
-
-
-def configure(compilations: Path) -> None:
-    """Keeps compiled programs for the next start, and freed memory for the next step."""
-    malloc.keep_freed()
-    jax.config.update("jax_compilation_cache_dir", str(compilations))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 def train(config: Config, folder: Path, *, evaluated: bool = True) -> bool:

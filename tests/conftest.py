@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -48,15 +49,20 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of each worker's own; all compiled programs in one."""
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of each worker's own; all compiled programs in one, also those of programs that run
+    in a test's own process."""
+    from ecg_jax.runtime import process
+
     folder = tmp_path_factory.mktemp("cache")
     os.environ["ECG_JAX_CACHE"] = str(folder)
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     jax.config.update("jax_compilation_cache_dir", str(base / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "configure", lambda: None)
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from ecg_jax.errors import UserError, run_main
 from ecg_jax.report.chart import Panel, axes, line, span, text, ticks
 from ecg_jax.report.markup import Markup, element, join, svg
 from ecg_jax.run import config as config_lib
+from ecg_jax.runtime import process
 from ecg_jax.runtime.files import write_whole
 
 SHOWN = ("II", "V1", "V5")
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
     parser.add_argument("--out", type=Path, default=Path(), help="a folder (default: this one)")
     args = parser.parse_args()
+    process.configure()
     data, steps = DATA, [{"name": name} for name in (args.names or "").split(",")]
     if args.config:
         data, steps = _of_config(args.config)

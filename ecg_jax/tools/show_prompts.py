@@ -17,6 +17,7 @@ from ecg_jax.evaluation.scoring import judged
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import open_experiment
+from ecg_jax.runtime import process
 from ecg_jax.text.prompts import ENSEMBLE
 
 
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--tasks", help="comma-separated, if not the run's own")
     parser.add_argument("--file", help="a prompt file of your own")
     args = parser.parse_args()
+    process.configure()
     config, _ = workdir.read(args.workdir)
     if args.dataset and args.dataset != config.dataset and not args.tasks:
         raise UserError(f"--dataset {args.dataset} needs --tasks: its label sets, such as aami")
