@@ -25,14 +25,23 @@ from ecg_jax.models.heads import MLP, normalize
 MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 SIGMA_2 = 0.07  # temperature of equation 6
 
+Tree = Any
+
 
 def build(config: Config) -> Method:
     """config.model: depth, width, dtype, convolution, remat, dim, hidden, temperature,
     learn_temperature, same_report, soft_targets, loss, bias, invariance; config.parallel: loss,
     batch_norm; config.augment and, of the second view, config.augment_second: see
     `augment.compose`; config.accumulate: see `in_chunks`."""
-    m, form, chunks = config.model, config.parallel.loss, config.accumulate
-    check_chunks(config.batch_size, chunks)
+    towers = EcgText(config)
+    return Method(towers.init, towers.loss, towers.encode, towers.train_encode, towers.encode_text)
+
+
+def check(config: Config) -> None:
+    """Raises a UserError for options that exclude each other, or a batch that the chunks do not
+    divide."""
+    m, form = config.model, config.parallel.loss
+    check_chunks(config.batch_size, config.accumulate)
     if m.soft_targets and m.loss == "sigmoid":
         raise UserError("model.soft_targets are of the info_nce loss: set it to 0 for the sigmoid")
     if m.invariance and not (config.augment or config.augment_second):
@@ -48,20 +57,33 @@ def build(config: Config) -> Method:
         raise UserError(
             "--config.augment_second is of model.invariance, which is 0: leave it empty"
         )
-    encoder = siamese.encoder(config)
-    # Section 2.1 says "non-linear projectors", 3.2 "linear projection heads": with hidden = 0.
-    head = MLP((m.hidden, m.dim) if m.hidden else (m.dim,), norm=False)
-    augmentation = augment.compose(config.augment, config.rate)
-    second = augment.compose(config.augment_second or config.augment, config.rate)
 
-    def init(key: jax.Array, view: View) -> tuple[dict, dict]:
+
+class EcgText:
+    """The ECG encoder, and a projection head for each tower."""
+
+    def __init__(self, config: Config):
+        """Raises a UserError: see `check` and `augment.compose`."""
+        check(config)
+        m = config.model
+        self.model, self.form, self.chunks = m, config.parallel.loss, config.accumulate
+        self.encoder = siamese.encoder(config)
+        # Section 2.1 says "non-linear projectors", 3.2 "linear projection heads": with hidden = 0.
+        self.head = MLP((m.hidden, m.dim) if m.hidden else (m.dim,), norm=False)
+        chains = config.augment, config.augment_second or config.augment
+        self.steps = len(config.augment)
+        self.chains = tuple(augment.compose(chain, config.rate) for chain in chains)
+        self._train = training_pass(self.encoder, config)
+
+    def init(self, key: jax.Array, view: View) -> tuple[Tree, Tree]:
+        m = self.model
         k_encoder, k_ecg, k_text = jax.random.split(key, 3)
-        variables = encoder.init(k_encoder, view.ecg, train=False)
-        features = encoder.apply(variables, view.ecg, train=False)
+        variables = self.encoder.init(k_encoder, view.ecg, train=False)
+        features = self.encoder.apply(variables, view.ecg, train=False)
         params = {
             "encoder": variables["params"],
-            "ecg_head": head.init(k_ecg, features)["params"],
-            "text_head": head.init(k_text, view.text)["params"],
+            "ecg_head": self.head.init(k_ecg, features)["params"],
+            "text_head": self.head.init(k_text, view.text)["params"],
         }
         if m.learn_temperature:
             params["log_scale"] = -jnp.log(jnp.float32(m.temperature))
@@ -69,64 +91,63 @@ def build(config: Config) -> Method:
             params["bias"] = jnp.float32(m.bias)
         return params, {"batch_stats": variables["batch_stats"]}
 
-    def encode_text(params: dict, text: jax.Array) -> jax.Array:
-        projected = head.apply({"params": params["text_head"]}, text)  # eq. 2
-        return normalize(jnp.asarray(projected))
+    def loss(self, params: Tree, state: Tree, view: View, key: jax.Array):
+        weight = self.model.invariance
+        run = functools.partial(self._train, {"params": params["encoder"], **state})
+        features, updated = over_views(run, self.views(key, view), self.chunks)
+        e, t = self.project(params, features[:, 0]), self.encode_text(params, view.text)
+        value = self.contrast(params, e, t, view)
+        metrics = {"temperature": self.temperature(params), **health.of_pairs(e, t)}
+        if weight:
+            metrics["invariance"] = invariance(features)
+            value += weight * metrics["invariance"]
+        return value, (updated, metrics)
 
-    def project(params: dict, features: Any) -> jax.Array:
-        projected = head.apply({"params": params["ecg_head"]}, features)  # eq. 1
-        return normalize(jnp.asarray(projected))
+    def encode(self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array) -> Encoded:
+        del lead_mask  # a lead that is not there is zero, and that is all this encoder sees of it
+        variables = {"params": params["encoder"], **state}
+        features = self.encoder.apply(variables, ecg, train=False)
+        return Encoded(features, self.project(params, features))
 
-    def temperature(params: dict) -> jax.Array:
-        if not m.learn_temperature:
-            return jnp.float32(m.temperature)
-        return 1 / jnp.minimum(jnp.exp(params["log_scale"]), MAX_SCALE)
-
-    train = training_pass(encoder, config)
-
-    def train_encode(params: dict, state: dict, ecg: jax.Array, lead_mask: jax.Array):
+    def train_encode(self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array):
         del lead_mask  # see encode
-        return train({"params": params["encoder"], **state}, ecg)
+        return self._train({"params": params["encoder"], **state}, ecg)
 
-    def contrast(params: dict, e: jax.Array, t: jax.Array, group: jax.Array | None) -> jax.Array:
-        tau = temperature(params)
-        if m.loss == "sigmoid":
-            return sigmoid(e, t, tau, params["bias"], group, form)
-        return symmetric_info_nce(e, t, tau, group, form, m.soft_targets)  # eqs 3-5
+    def encode_text(self, params: Tree, text: jax.Array) -> jax.Array:
+        projected = self.head.apply({"params": params["text_head"]}, text)  # eq. 2
+        return normalize(jnp.asarray(projected))
 
-    def positives(view: View) -> jax.Array | None:
-        if m.soft_targets:
-            return normalize(view.text)
-        return view.text_id if m.same_report else None
+    def project(self, params: Tree, features: Any) -> jax.Array:
+        projected = self.head.apply({"params": params["ecg_head"]}, features)  # eq. 1
+        return normalize(jnp.asarray(projected))
 
-    def views(key: jax.Array, view: View) -> jax.Array:
+    def views(self, key: jax.Array, view: View) -> jax.Array:
         """[B, V, T, 12]: the view that meets the report and, for equation 6, another one."""
-        made = [augmentation(key, view.ecg, view.lead_mask)[0]]
-        if m.invariance:
-            k_second = jax.random.fold_in(key, len(config.augment))  # compose uses those before
+        first, second = self.chains
+        made = [first(key, view.ecg, view.lead_mask)[0]]
+        if self.model.invariance:
+            k_second = jax.random.fold_in(key, self.steps)  # compose uses those before
             made.append(second(k_second, view.ecg, view.lead_mask)[0])
         return jnp.stack(made, axis=1)
 
-    def invariance(features: Any) -> jax.Array:
-        """Equation 6 of both views' features [B, 2, F], which are compared as they are (equation
-        7; the text projects them) and, as in equations 3 and 4, by their cosines."""
-        e = normalize(features)
-        return info_nce(e[:, 0], e[:, 1], SIGMA_2)
+    def contrast(self, params: Tree, e: jax.Array, t: jax.Array, view: View) -> jax.Array:
+        """The loss between embeddings e [B, E] of the ECGs and t [B, E] of their reports."""
+        m, tau = self.model, self.temperature(params)
+        group = view.text_id if m.same_report else None
+        if m.loss == "sigmoid":
+            return sigmoid(e, t, tau, params["bias"], group, self.form)
+        if m.soft_targets:
+            group = normalize(view.text)
+        return symmetric_info_nce(e, t, tau, group, self.form, m.soft_targets)  # eqs 3-5
 
-    def loss(params: dict, state: dict, view: View, key: jax.Array):
-        run = functools.partial(train, {"params": params["encoder"], **state})
-        features, updated = over_views(run, views(key, view), chunks)
-        e, t = project(params, features[:, 0]), encode_text(params, view.text)
-        value = contrast(params, e, t, positives(view))
-        metrics = {"temperature": temperature(params), **health.of_pairs(e, t)}
-        if m.invariance:
-            metrics["invariance"] = invariance(features)
-            value += m.invariance * metrics["invariance"]
-        return value, (updated, metrics)
+    def temperature(self, params: Tree) -> jax.Array:
+        if not self.model.learn_temperature:
+            return jnp.float32(self.model.temperature)
+        return 1 / jnp.minimum(jnp.exp(params["log_scale"]), MAX_SCALE)
 
-    def encode(params: dict, state: dict, ecg: jax.Array, lead_mask: jax.Array) -> Encoded:
-        del lead_mask  # a lead that is not there is zero, and that is all this encoder sees of it
-        features = encoder.apply({"params": params["encoder"], **state}, ecg, train=False)
-        return Encoded(features, project(params, features))
 
-    return Method(init, loss, encode, train_encode, encode_text)
+def invariance(features: Any) -> jax.Array:
+    """Equation 6 of both views' features [B, 2, F], which are compared as they are (equation 7; the
+    text projects them) and, as in equations 3 and 4, by their cosines."""
+    e = normalize(features)
+    return info_nce(e[:, 0], e[:, 1], SIGMA_2)
