@@ -21,7 +21,8 @@ LAYERS = {
         ("report",),
         ("evaluate",),
         ("train", "export", "tools"),
-        ("reproduce", "show_prompts", "show_augment"),
+        ("reproduce", "show_prompts", "show_augment", "planning"),
+        ("plan",),
     ),
     "evaluation": (
         ("tasks", "fractions", "robustness"),
@@ -32,6 +33,7 @@ LAYERS = {
         ("examine", "validator"),
     ),
     "methods": (("shared",), ("*",)),
+    "planning": (("targets", "flops", "hlo"), ("program",), ("*",)),
     "run": (("config",), ("experiment",), ("provenance",), ("workdir",)),
     "training": (("feed", "optim", "progress", "state"), ("step",)),
 }
