@@ -22,7 +22,6 @@ LAYERS = {
         ("evaluate",),
         ("train", "export", "tools"),
         ("reproduce", "show_prompts", "show_augment", "planning"),
-        ("plan",),
     ),
     "evaluation": (
         ("tasks", "fractions", "robustness"),
@@ -33,7 +32,7 @@ LAYERS = {
         ("examine", "validator"),
     ),
     "methods": (("shared",), ("*",)),
-    "planning": (("targets", "flops", "hlo"), ("program",), ("*",)),
+    "planning": (("targets", "program"),),
     "run": (("config",), ("experiment",), ("provenance",), ("workdir",)),
     "training": (("feed", "optim", "progress", "state"), ("step",)),
 }
