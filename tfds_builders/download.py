@@ -8,8 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
+from tfds_builders.progress import progress
 from tfds_builders.records import SourceError, parse_sha256, sha256_of
 
 _CONNECTIONS = 8
@@ -44,11 +43,12 @@ def fetch(published: Published, folder: Path) -> Path:
     def download(name: str) -> None:
         _download(published.files + urllib.parse.quote(name), folder / name, digests[name])
 
-    with ThreadPoolExecutor(_CONNECTIONS) as pool:
+    title = f"download {published.title}"
+    with ThreadPoolExecutor(_CONNECTIONS) as pool, progress(len(missing), title, "files") as bar:
         tasks = pool.map(download, missing)
         try:
-            for _ in tqdm(tasks, total=len(missing), desc=f"download {published.title}"):
-                pass
+            for _ in tasks:
+                bar.update()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -13,7 +13,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -56,8 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _is_for_the_user(error: Exception) -> bool:
     """Not a bug: array_record says "write() failed" where, for one, the disk is full."""
-    known = (SourceError, OSError, BrokenProcessPool)
-    return isinstance(error, known) or "write() failed" in str(error)
+    return isinstance(error, SourceError | OSError) or "write() failed" in str(error)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -67,6 +65,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data_dir", type=Path, required=True, help="where prepared data go")
     parser.add_argument("--source", type=Path, help="published folder; default: download it")
     parser.add_argument("--rate", type=int, choices=rates, default=rates[0], help="Hz")
+    parser.add_argument(
+        "--signals",
+        choices=("published", "resampled"),
+        help="at 100 Hz (ptb_xl only): the published files, or made from those of 500 Hz; "
+        "default: resampled, but published where the folder has no records500",
+    )
     parser.add_argument("--skip_bad", action="store_true", help="go on without unusable records")
     parser.add_argument("--records", type=int, help="how many to simulate (simulated only)")
     args = parser.parse_args(argv)
@@ -74,6 +78,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("simulated has no source: --source and --skip_bad do not apply")
     if args.name != "simulated" and args.records is not None:
         parser.error("--records applies to simulated only")
+    if args.signals and (args.name != "ptb_xl" or args.rate != 100):
+        parser.error("--signals applies to ptb_xl with --rate 100 only: all else has one source")
     if args.records is not None and args.records < 1:
         parser.error(f"--records {args.records}: at least 1")
     if args.source and not (args.source.is_dir() and any(args.source.iterdir())):
@@ -88,6 +94,8 @@ def _builder(args: argparse.Namespace) -> tfds.core.DatasetBuilder:
     )
     if args.skip_bad:
         builder.skip_bad = True
+    if args.signals:
+        builder.signals = args.signals
     if args.records is not None:
         builder.num_records = args.records
     return builder

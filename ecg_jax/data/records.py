@@ -19,6 +19,7 @@ from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.runtime import hosts
 
+MAJOR = 2  # of the builders' versions, whose records are read
 CHUNK = 256  # records read at a time
 COPY = "give all hosts one copy of the prepared data, and start again"
 
@@ -71,6 +72,8 @@ class Records:
       record_id, patient_id, report: N strings each.
       labels: task -> bool [N, K]; column k is the class `classes[task][k]`.
       classes: task -> K names.
+      signals: "published" where the signals are the publisher's own at this rate, "resampled"
+        where the builder made them of another rate's, "simulated".
     """
 
     dataset: str
@@ -85,6 +88,7 @@ class Records:
     report: list[str]
     labels: dict[str, np.ndarray]
     classes: dict[str, list[str]]
+    signals: str = ""
 
     def __len__(self) -> int:
         return len(self.ecg)
@@ -120,21 +124,30 @@ class Records:
 
 
 def folder(data_dir: str | Path, dataset: str, rate: int) -> Path:
-    """The newest prepared version of a dataset.
+    """The newest prepared version of a dataset, of those that this version of the library reads.
 
     Raises:
       UserError: there is none; the line holds the command that prepares it.
     """
     root = Path(data_dir).expanduser() / dataset / f"rate{rate}"
     complete = (p.parent for p in root.glob("*/dataset_info.json"))
-    versions = [p for p in complete if re.fullmatch(r"\d+\.\d+\.\d+", p.name)]
-    if not versions:
-        raise UserError(
-            f"{dataset} at {rate} Hz is not prepared in {data_dir}: run `python -m "
-            f"tfds_builders.prepare {dataset} --rate {rate} --data_dir {data_dir}` "
-            "(with `--source DIR` if you have the recordings already)"
-        )
-    return max(versions, key=lambda p: [int(n) for n in p.name.split(".")])
+    numbers = {
+        p: [int(n) for n in p.name.split(".")]
+        for p in complete
+        if re.fullmatch(r"\d+\.\d+\.\d+", p.name)
+    }
+    readable = [p for p, number in numbers.items() if number[0] == MAJOR]
+    if readable:
+        return max(readable, key=numbers.__getitem__)
+    state = f"is not prepared in {data_dir}: run"
+    if numbers:
+        other = max(numbers, key=numbers.__getitem__).name
+        state = f"in {data_dir} is of version {other}, needed is {MAJOR}: prepare it again with"
+    raise UserError(
+        f"{dataset} at {rate} Hz {state} `python -m "
+        f"tfds_builders.prepare {dataset} --rate {rate} --data_dir {data_dir}` "
+        "(with `--source DIR` if you have the recordings already)"
+    )
 
 
 def signal_bytes(
@@ -195,6 +208,7 @@ def load(
         report=read.report,
         labels=dict(zip(classes, _columns(read.labels, classes), strict=True)),
         classes=classes,
+        signals=metadata["signals"],
     )
 
 
@@ -275,11 +289,11 @@ def _read(source: Any, rows: np.ndarray) -> list[dict[str, Any]]:
     """
     reason = "empty"
     try:
-        examples = source.__getitems__(rows.tolist())
-        if all(example["ecg"] is not None for example in examples):
-            return examples
+        return source.__getitems__(rows.tolist())
     except RuntimeError as error:  # array_record's
         reason = str(error).splitlines()[0]
+    except ValueError:  # TFDS's, of a record that has no signal
+        pass
     raise UserError(
         f"{source.dataset_info.data_dir}: a shard of split {source.split!r} is missing or damaged "
         f"({reason}): prepare the dataset again"
@@ -301,8 +315,9 @@ def _check_metadata(path: Path, metadata: dict, rate: int) -> None:
                 f"{path}/metadata.json: {key} is {json.dumps(found)}, needed is "
                 f"{json.dumps(value)}: prepare the dataset again with this project's builder"
             )
-    if not metadata.get("classes"):
-        raise UserError(f"{path}/metadata.json names no classes: prepare the dataset again")
+    for key in ("classes", "signals"):
+        if not metadata.get(key):
+            raise UserError(f"{path}/metadata.json names no {key}: prepare the dataset again")
 
 
 def _labels(path: Path, example: dict, task: str, K: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tfds_builders import prepare
+from tfds_builders.build import VERSION
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def build(tmp_path) -> Callable[..., tfds.core.DatasetBuilder]:
         arguments = [name, "--source", str(source), "--data_dir", str(data_dir), *options]
         assert prepare.main(arguments) == 0
         rate = options[options.index("--rate") + 1] if "--rate" in options else "500"
-        return tfds.builder_from_directory(data_dir / name / f"rate{rate}" / "1.0.0")
+        return tfds.builder_from_directory(data_dir / name / f"rate{rate}" / str(VERSION))
 
     return run
 

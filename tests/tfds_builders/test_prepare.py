@@ -1,6 +1,7 @@
 """The command: exit statuses, one line per error, nothing left behind."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tfds_builders import jobs, prepare
+from tfds_builders.build import VERSION
+from tfds_builders.progress import progress
 from tfds_builders.records import RecordError, SourceError
 from tfds_builders.simulated.layouts import write_mit_bih, write_ptb_xl
 
@@ -75,7 +78,7 @@ def test_skip_bad_goes_on_without_them_and_says_so(source, tmp_path, examples, c
     data_dir = tmp_path / "data"
     arguments = ("ptb_xl", "--source", source, "--data_dir", data_dir, "--rate", 100)
     assert run(*arguments, "--skip_bad") == 0
-    folder = data_dir / "ptb_xl" / "rate100" / "1.0.0"
+    folder = data_dir / "ptb_xl" / "rate100" / str(VERSION)
     builder = tfds.builder_from_directory(folder)
     assert set(examples(builder)) == {str(i) for i in range(1, 25)} - set(BAD)
     listed = json.loads((folder / "bad_records.json").read_text())
@@ -99,7 +102,7 @@ def test_shards_and_splits_that_end_up_empty(tmp_path):
         (tmp_path / "source" / f"{record}.atr").unlink()
     arguments = ("--source", tmp_path / "source", "--data_dir", tmp_path / "data", "--skip_bad")
     assert run("mit_bih", *arguments) == 0
-    folder = tmp_path / "data" / "mit_bih" / "rate500" / "1.0.0"
+    folder = tmp_path / "data" / "mit_bih" / "rate500" / str(VERSION)
     builder = tfds.builder_from_directory(folder)
     assert set(builder.info.splits) == {"train", "validation", "test", "ds1_subject_of_202"}
     assert not list(folder.glob("*paced*"))
@@ -148,6 +151,8 @@ def test_failure_leaves_other_prepared_data_alone(source, tmp_path):
     [
         (["nope"], "invalid choice: 'nope'"),
         (["ptb_xl", "--rate", "250"], "invalid choice: 250"),
+        (["ptb_xl", "--signals", "published"], "--signals applies to ptb_xl with --rate 100 only"),
+        (["mit_bih", "--rate", "100", "--signals", "resampled"], "--signals applies to ptb_xl"),
         (["ptb_xl", "--records", "5"], "--records applies to simulated only"),
         (["simulated", "--skip_bad"], "simulated has no source"),
         (["simulated", "--records", "0"], "--records 0: at least 1"),
@@ -171,14 +176,15 @@ def test_folder_without_ptbxl_database(tmp_path, capsys):
     assert not (tmp_path / "data").exists()
 
 
-def test_processes_give_the_same_as_one(published, tmp_path, monkeypatch, examples):
+def test_threads_give_the_same_as_one(published, tmp_path, monkeypatch, examples):
     found = []
-    for least in (1, 1000):
-        monkeypatch.setattr(jobs, "_MIN_PARALLEL", least)
-        data_dir = tmp_path / str(least)
+    for processors in (1, 3):
+        monkeypatch.setattr(jobs, "_MIN_PARALLEL", 1)
+        monkeypatch.setattr(jobs, "usable_processors", lambda processors=processors: processors)
+        data_dir = tmp_path / str(processors)
         options = ("--data_dir", data_dir, "--rate", 100)
         assert run("ptb_xl", "--source", published, *options) == 0
-        folder = data_dir / "ptb_xl" / "rate100" / "1.0.0"
+        folder = data_dir / "ptb_xl" / "rate100" / str(VERSION)
         found.append(list(examples(tfds.builder_from_directory(folder)).items()))
     for (one, (split, example)), (other, (same, twin)) in zip(*found, strict=True):
         assert (one, split) == (other, same)
@@ -223,8 +229,38 @@ def test_no_room_for_the_shards(published, tmp_path):
         check=False,
     )
     assert process.returncode == 2
-    assert "\nptb_xl: write() failed: File too large" in process.stderr
+    assert "ptb_xl: write() failed: File too large" in process.stderr
     assert "Traceback" not in process.stderr and not data_dir.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux")
+def test_only_processors_that_may_be_used_are_counted():
+    everywhere = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(everywhere)})
+        assert jobs.usable_processors() == 1
+        with jobs.readers(1000) as executor:
+            assert executor is None
+    finally:
+        os.sched_setaffinity(0, everywhere)
+    assert jobs.usable_processors() == len(everywhere)
+
+
+def test_a_log_file_gets_a_line_now_and_then(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 10))  # ten seconds between two records
+    monkeypatch.setattr("tfds_builders.progress.time.monotonic", lambda: next(clock))
+    with progress(9, "ptb_xl/rate100") as bar:
+        for _ in range(9):
+            bar.update()
+    assert capsys.readouterr().err.splitlines() == [
+        f"ptb_xl/rate100: {count} of 9 records, 0/s" for count in (3, 6, 9)
+    ]
+
+
+def test_a_quick_build_says_nothing_on_the_way(published, tmp_path, capsys):
+    options = ("--data_dir", tmp_path / "data", "--rate", 100)
+    assert run("ptb_xl", "--source", published, *options) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_unexpected_errors_are_not_taken_for_bad_records():

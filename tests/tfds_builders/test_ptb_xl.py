@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import pytest
 import tensorflow_datasets as tfds
 import wfdb
 
+from ecg_jax.data import records
+from ecg_jax.errors import UserError
 from tfds_builders import prepare
+from tfds_builders.build import VERSION
+from tfds_builders.ptb_xl.ptb_xl_dataset_builder import Builder
 from tfds_builders.ptb_xl.scp import NUM_CLASSES, load_statements
 from tfds_builders.records import LEADS, SourceError
 from tfds_builders.simulated.layouts import write_ptb_xl
@@ -194,6 +199,118 @@ def test_incomplete_statements_are_refused(published, tmp_path):
         load_statements(short)
 
 
+def at_100_hz(tmp_path: Path, *options: str) -> tuple[dict, dict[str, np.ndarray]]:
+    """What preparing `tmp_path / "source"` makes at 100 Hz: metadata, and signals by id."""
+    data_dir = tmp_path / "_".join(("data", *options))
+    arguments = ["ptb_xl", "--source", str(tmp_path / "source"), "--rate", "100", *options]
+    assert prepare.main([*arguments, "--data_dir", str(data_dir)]) == 0
+    builder = tfds.builder_from_directory(records.folder(data_dir, "ptb_xl", 100))
+    split = records.load(data_dir, "ptb_xl", 100, "train")
+    assert split.signals == split.take([0]).signals == builder.info.metadata["signals"]
+    return builder.info.metadata, dict(zip(split.record_id, split.ecg, strict=True))
+
+
+def test_published_100_hz_are_taken_where_there_are_no_others(tmp_path):
+    source = tmp_path / "source"
+    write_ptb_xl(source, records=12, rates=(100,))
+    metadata, signals = at_100_hz(tmp_path)
+    assert (metadata["signals"], metadata["source_rate"]) == ("published", 100)
+    rows = {row["ecg_id"]: row for row in table(source)}
+    for ecg_id, ecg in signals.items():
+        record = wfdb.rdrecord(str(source / rows[ecg_id]["filename_lr"]))
+        assert record.fs == 100
+        np.testing.assert_array_equal(ecg, np.rint(record.p_signal * 1000))
+
+
+def test_signals_are_chosen_where_both_are_there(tmp_path):
+    write_ptb_xl(tmp_path / "source", records=12, rates=(100, 500))
+    resampled, ours = at_100_hz(tmp_path)
+    published, theirs = at_100_hz(tmp_path, "--signals", "published")
+    assert (resampled["signals"], resampled["source_rate"]) == ("resampled", 500)
+    assert published["signals"] == "published"
+    assert not all(np.array_equal(ours[record], theirs[record]) for record in theirs)
+    again, same = at_100_hz(tmp_path, "--signals", "resampled")
+    assert again["signals"] == "resampled"
+    assert all(np.array_equal(ours[record], same[record]) for record in same)
+
+
+@pytest.mark.parametrize(
+    ("rates", "options", "message"),
+    [
+        ((100,), ["--rate", "500"], "holds no records500/, which --rate 500 reads"),
+        ((100,), ["--rate", "100", "--signals", "resampled"], "which --signals resampled reads"),
+        ((500,), ["--rate", "100", "--signals", "published"], "which --signals published reads"),
+    ],
+)
+def test_folders_without_the_signals_are_refused(tmp_path, capsys, rates, options, message):
+    source = tmp_path / "source"
+    write_ptb_xl(source, records=6, rates=rates)
+    arguments = ["ptb_xl", "--source", str(source), "--data_dir", str(tmp_path / "data")]
+    assert prepare.main([*arguments, *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("rate", "signals", "folder"),
+    [
+        (500, None, "records500"),
+        (100, None, "records500"),
+        (100, "resampled", "records500"),
+        (100, "published", "records100"),
+    ],
+)
+def test_one_of_the_two_rates_is_downloaded(tmp_path, monkeypatch, rate, signals, folder):
+    server = tmp_path / "server"
+    write_ptb_xl(server, records=4, rates=(100, 500))
+    here = dataclasses.replace(Builder.PUBLISHED, files=server.as_uri() + "/")
+    monkeypatch.setattr(Builder, "PUBLISHED", here)
+    options = ["--signals", signals] if signals else []
+    arguments = ["ptb_xl", "--rate", str(rate), "--data_dir", str(tmp_path / "data"), *options]
+    assert prepare.main(arguments) == 0
+    downloads = tmp_path / "data" / "downloads" / "ptb_xl"
+    names = {path.name for path in downloads.iterdir()}
+    assert names == {"ptbxl_database.csv", "scp_statements.csv", "SHA256SUMS.txt", folder}
+    assert len(list(downloads.rglob("*.dat"))) == 4
+
+
+def test_data_of_another_version_are_refused(published, tmp_path):
+    source = str(published)
+    arguments = ["--source", source, "--rate", "100", "--data_dir", str(tmp_path)]
+    assert prepare.main(["ptb_xl", *arguments]) == 0
+    prepared = records.folder(tmp_path, "ptb_xl", 100)
+    assert prepared.name == str(VERSION) and VERSION.major == records.MAJOR
+    for other in ("1.0.0", "10.0.0"):
+        prepared = prepared.rename(prepared.with_name(other))
+        with pytest.raises(UserError, match=rf"of version {other}, needed is 2: .* ptb_xl --rate"):
+            records.folder(tmp_path, "ptb_xl", 100)
+    assert prepare.main(["ptb_xl", *arguments]) == 0
+    assert records.folder(tmp_path, "ptb_xl", 100).name == str(VERSION)
+
+
+@pytest.mark.real_data
+def test_real_database_at_its_published_100_hz(real_data, tmp_path):
+    """All of it; the label sets' sizes on fold 10 are those of the published benchmark."""
+    source = real_data / "ptb-xl-100hz"
+    if not source.is_dir():
+        pytest.skip("no ptb-xl-100hz/ in the folder with the real recordings")
+    data_dir = str(tmp_path / "data")
+    arguments = ["ptb_xl", "--source", str(source), "--rate", "100", "--data_dir", data_dir]
+    assert prepare.main(arguments) == 0
+    sizes = {"train": 17_418, "validation": 2_183, "test": 2_198}
+    for split, size in sizes.items():
+        assert len(records.load(data_dir, "ptb_xl", 100, split)) == size
+    test = records.load(data_dir, "ptb_xl", 100, "test")
+    assert test.signals == "published"
+    labelled = {task: int(y.any(axis=1).sum()) for task, y in test.labels.items()}
+    expected = {"super": 2_158, "sub": 2_158, "form": 880, "rhythm": 2_098}
+    assert {task: labelled[task] for task in expected} == expected
+    rows = {row["ecg_id"]: row for row in table(source)}
+    for record_id, ecg in list(zip(test.record_id, test.ecg, strict=True))[::100]:
+        record = wfdb.rdrecord(str(source / rows[record_id]["filename_lr"]))
+        np.testing.assert_array_equal(ecg, np.rint(record.p_signal * 1000))
+
+
 @pytest.mark.real_data
 def test_real_subset_at_100_hz(real_data, build):
     source = real_data / "ptb-xl"
@@ -241,8 +358,6 @@ def test_real_records_at_500_hz_equal_wfdbs(real_data, build, examples, tmp_path
 
 def test_features_do_not_depend_on_the_source():
     """`tfds build` reads them before it has seen any file."""
-    from tfds_builders.ptb_xl.ptb_xl_dataset_builder import Builder
-
     for config in Builder.BUILDER_CONFIGS:
         info = Builder(config=config.name).info
         assert info.features["ecg"].shape == (10 * config.rate, 12)

@@ -511,7 +511,7 @@ def prepared(tmp_path_factory):
 
 def test_builder_writes_the_schema(prepared):
     info = prepared.info
-    assert prepared.data_path.as_posix().endswith("simulated/rate100/1.0.0")
+    assert prepared.data_path.as_posix().endswith("simulated/rate100/2.0.0")
     stored = tfds.builder_from_directory(prepared.data_path)
     metadata = stored.info.metadata
     assert metadata["rate"] == 100 and metadata["units"] == "uV"

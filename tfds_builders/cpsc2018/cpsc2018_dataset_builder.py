@@ -28,6 +28,7 @@ class Builder(EcgBuilder):
         files="https://physionet.org/files/challenge-2020/1.0.2/",
         wanted=re.compile(r"training/cpsc_2018/g\d+/A\d{4}\.(hea|mat)").fullmatch,
     )
+    PUBLISHED_RATE: ClassVar = read.FS
     RECORDS_PER_SHARD: ClassVar = 250  # of 16 s on average: 48 MB at 500 Hz
 
     def _info(self) -> tfds.core.DatasetInfo:

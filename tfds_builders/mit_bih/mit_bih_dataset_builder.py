@@ -53,6 +53,7 @@ class Builder(EcgBuilder):
         files="https://physionet.org/files/mitdb/1.0.0/",
         wanted=re.compile(r"\d{3}\.(hea|dat|atr)").fullmatch,
     )
+    PUBLISHED_RATE: ClassVar = read.FS
     RECORDS_PER_SHARD: ClassVar = 3  # of 181 windows: 65 MB at 500 Hz
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import wfdb
 
 from tfds_builders.records import RecordError, read_wfdb
 
@@ -53,6 +52,8 @@ class Annotations(NamedTuple):
 
 def read_annotations(stem: Path) -> Annotations:
     """Reads `stem`.atr; raises RecordError."""
+    import wfdb  # 1 s to import, and needed for these files alone
+
     path = stem.with_name(stem.name + ".atr")
     if not path.is_file():
         raise RecordError(f"{path}: no such file")

@@ -1,5 +1,6 @@
 """PTB-XL, a large publicly available electrocardiography dataset."""
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import ClassVar
@@ -16,8 +17,8 @@ from tfds_builders.records import RecordError, SourceError, digests_of, load_sha
 _SPLIT_OF_FOLD = {**dict.fromkeys(range(1, 9), "train"), 9: "validation", 10: "test"}
 
 
-def _wanted(name: str) -> bool:
-    return name in ("ptbxl_database.csv", "scp_statements.csv") or name.startswith("records500/")
+_TABLES = ("ptbxl_database.csv", "scp_statements.csv")
+_FOLDER = {100: "records100", 500: "records500"}  # of the signals published at each rate, in Hz
 
 
 class Builder(EcgBuilder):
@@ -25,15 +26,20 @@ class Builder(EcgBuilder):
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Optional: PTB-XL's folder as published, with `ptbxl_database.csv`, `scp_statements.csv`
-    and `records500/`. Without it the builder downloads it from PhysioNet.
+    and `records500/` or, for 100 Hz, `records100/`. Without it the builder downloads what it needs
+    from PhysioNet.
     """
     PUBLISHED: ClassVar = Published(
         title="PTB-XL 1.0.3",
         homepage="https://physionet.org/content/ptb-xl/1.0.3/",
         files="https://physionet.org/files/ptb-xl/1.0.3/",
-        wanted=_wanted,
+        wanted=_TABLES.__contains__,
     )
+    PUBLISHED_RATE: ClassVar = 500
     RECORDS_PER_SHARD: ClassVar = 500  # 60 MB at 500 Hz
+
+    # "published" or "resampled" (from 500 Hz); None: what the folder has, resampled where both.
+    signals: str | None = None
 
     def _info(self) -> tfds.core.DatasetInfo:
         extra = {
@@ -45,6 +51,25 @@ class Builder(EcgBuilder):
         }
         return self._make_info(features(scp.NUM_CLASSES, read.SECONDS * self.rate, extra))
 
+    def _source_rate(self, source: Path | None = None) -> int:
+        """The rate in Hz of the files to read; raises SourceError where `source` lacks them."""
+        if self.rate == 500:
+            wanted, other = 500, 100
+        elif self.signals:
+            wanted, other = (100, 500) if self.signals == "published" else (500, 100)
+        else:
+            only_100 = source and not _has(source, 500) and _has(source, 100)
+            wanted, other = (100, 500) if only_100 else (500, 100)
+        if source and not _has(source, wanted) and _has(source, other):
+            raise SourceError(f"{source}: {_why_not(self.rate, wanted)}")
+        return wanted
+
+    def _published(self) -> Published:
+        folder = _FOLDER[self._source_rate()] + "/"
+        return dataclasses.replace(
+            self.PUBLISHED, wanted=lambda name: name in _TABLES or name.startswith(folder)
+        )
+
     def _plan(self, source: Path) -> dict[str, list[Job]]:
         sha256 = load_sha256(source)
         for name in {"ptbxl_database.csv", "scp_statements.csv"} & set(sha256):
@@ -52,7 +77,9 @@ class Builder(EcgBuilder):
                 verify_sha256(source / name, sha256[name])
             except RecordError as error:
                 raise SourceError(str(error)) from error
-        rows = read.load_rows(source / "ptbxl_database.csv")
+        source_rate = self._source_rate(source)
+        self.info.metadata.update(self._signals(source_rate))
+        rows = read.load_rows(source / "ptbxl_database.csv", source_rate)
         statements = scp.load_statements(source / "scp_statements.csv")
         self.info.metadata.update(classes=statements.classes, descriptions=statements.descriptions)
         splits = {split: [] for split in ("train", "validation", "test")}
@@ -76,3 +103,15 @@ class Builder(EcgBuilder):
             row.ecg_id,
             functools.partial(read.example, source, row, self.rate, statements, digests),
         )
+
+
+def _has(source: Path, rate: int) -> bool:
+    return (source / _FOLDER[rate]).is_dir()
+
+
+def _why_not(rate: int, wanted: int) -> str:
+    if wanted == 100:
+        return "holds no records100/, which --signals published reads (resampled reads records500/)"
+    if rate == 500:
+        return "holds no records500/, which --rate 500 reads (--rate 100 can do with records100/)"
+    return "holds no records500/, which --signals resampled reads (published reads records100/)"

@@ -27,14 +27,15 @@ class Row:
     fields: dict[str, str]
 
 
-def load_rows(path: Path) -> list[Row]:
-    """Reads `ptbxl_database.csv`; raises SourceError."""
+def load_rows(path: Path, source_rate: int) -> list[Row]:
+    """Reads `ptbxl_database.csv` for the files of 500 or 100 Hz; raises SourceError."""
+    column = {500: "filename_hr", 100: "filename_lr"}[source_rate]
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            if missing := {*_COLUMNS, "filename_hr"} - set(reader.fieldnames or ()):
+            if missing := {*_COLUMNS, column} - set(reader.fieldnames or ()):
                 raise SourceError(f"{path}: lacks column {', '.join(sorted(missing))}")
-            rows = [_row(fields, path, reader.line_num) for fields in reader]
+            rows = [_row(fields, column, path, reader.line_num) for fields in reader]
     except FileNotFoundError:
         raise SourceError(f"{path}: no such file; --source is PTB-XL's own folder") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -45,22 +46,22 @@ def load_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _row(fields: dict[str, str], path: Path, line: int) -> Row:
+def _row(fields: dict[str, str], column: str, path: Path, line: int) -> Row:
     try:
         fold = int(float(fields["strat_fold"]))
         row = Row(
             ecg_id=_integer(fields["ecg_id"]),
             patient_id=_integer(fields["patient_id"]),
             fold=fold,
-            stem=fields["filename_hr"],
+            stem=fields[column],
             fields={name: fields[name] for name in _COLUMNS},
         )
     except (TypeError, ValueError) as error:
         raise SourceError(f"{path}, line {line}: {error}") from error
     if not 1 <= fold <= 10:
         raise SourceError(f"{path}, line {line}: strat_fold {fold} is not in 1-10")
-    if Path(row.stem).is_absolute() or ".." in Path(row.stem).parts or not row.stem:
-        raise SourceError(f"{path}, line {line}: filename_hr {row.stem!r} leaves the folder")
+    if row.stem.startswith("/") or ".." in row.stem.split("/") or not row.stem:
+        raise SourceError(f"{path}, line {line}: {column} {row.stem!r} leaves the folder")
     return row
 
 

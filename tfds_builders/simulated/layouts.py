@@ -8,7 +8,7 @@ reports.
 import csv
 import datetime
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,30 +78,34 @@ _SAME_PATIENT = {"202": "201"}
 _RHYTHM_NOTES = {"SR": "(N", "STACH": "(N", "SBRAD": "(SBR", "AFIB": "(AFIB", "PACE": "(P"}
 
 
-def write_ptb_xl(dest: Path, *, records: int = 40, seed: int = 0) -> None:
-    """Writes PTB-XL's layout: both tables, 500 Hz records, `SHA256SUMS.txt`.
+def write_ptb_xl(
+    dest: Path, *, records: int = 40, seed: int = 0, rates: Collection[int] = (500,)
+) -> None:
+    """Writes PTB-XL's layout: both tables, `records500` and `records100` as `rates` says,
+    `SHA256SUMS.txt`.
 
     One German report in three ends in the machine's boilerplate and one report in six has the
     label written into it, as some published ones have.
     """
     dest.mkdir(parents=True, exist_ok=True)
-    rows = [_ptb_xl_row(dest, case) for case in draw_cases(records, seed)]
+    rows = [_ptb_xl_row(dest, case, rates) for case in draw_cases(records, seed)]
     _write_csv(dest / "ptbxl_database.csv", _PTB_XL_COLUMNS, rows)
     _write_csv(dest / "scp_statements.csv", _SCP_COLUMNS, _scp_rows())
     write_sha256(dest)
 
 
-def _ptb_xl_row(dest: Path, case: Case) -> dict[str, object]:
+def _ptb_xl_row(dest: Path, case: Case, rates: Collection[int]) -> dict[str, object]:
     simulated, text = make(case, 500)
     number, found = case.record, simulated.findings
     name = f"{number // 1000 * 1000:05d}/{number:05d}"
-    path = dest / "records500" / f"{name}_hr.hea"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    samples = simulated.ecg_uv
-    leads = [lead.upper() for lead in LEADS]
-    line = ".dat 16 1000.0(0)/mV 16 0"
-    write_header(path, 500, samples, leads, line, signed_checksum=False)
-    write_format_16(path.with_suffix(".dat"), samples)
+    for rate in rates:
+        path = dest / f"records{rate}" / f"{name}_{'hr' if rate == 500 else 'lr'}.hea"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        samples = make(case, rate)[0].ecg_uv
+        leads = [lead.upper() for lead in LEADS]
+        line = ".dat 16 1000.0(0)/mV 16 0"
+        write_header(path, rate, samples, leads, line, signed_checksum=False)
+        write_format_16(path.with_suffix(".dat"), samples)
 
     rng = np.random.default_rng([case.seed, case.patient])
     codes = sorted(found | {_COMPANIONS[f] for f in found if f in _COMPANIONS})

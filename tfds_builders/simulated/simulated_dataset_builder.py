@@ -7,9 +7,16 @@ from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
-from tfds_builders.build import Example, RateConfig, features, multi_hot
+from tfds_builders.build import (
+    RELEASE_NOTES,
+    VERSION,
+    Example,
+    RateConfig,
+    features,
+    multi_hot,
+)
+from tfds_builders.progress import progress
 from tfds_builders.records import LEADS, SourceError
 from tfds_builders.simulated.cases import SECONDS, Case, draw_cases, make
 from tfds_builders.simulated.findings import CODES, DESCRIPTIONS, SUPERCLASSES, superclasses
@@ -39,8 +46,8 @@ class Builder(tfds.core.ShardBasedBuilder):
     One process makes them all: at hundreds a second, starting others takes longer than it saves.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "Initial release."}
+    VERSION = VERSION
+    RELEASE_NOTES: ClassVar = RELEASE_NOTES
     BUILDER_CONFIGS: ClassVar = [
         SimulatedConfig(name=f"rate{rate}", description=f"Signals at {rate} Hz.", rate=rate)
         for rate in (500, 100)
@@ -79,6 +86,8 @@ class Builder(tfds.core.ShardBasedBuilder):
             "descriptions": DESCRIPTIONS | _SUPER_DESCRIPTIONS,
             "bad_records": {},
             "source": "simulated, not recorded from people",
+            "signals": "simulated",
+            "source_rate": rate,
             "seed": self.builder_config.seed,
         }
         return self.dataset_info_from_configs(
@@ -103,20 +112,25 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     def _examples(self, split: str, cases: Sequence[Case]) -> Iterator[tuple[str, Example]]:
         rate = self.builder_config.rate
-        for case in tqdm(cases, desc=f"{self.name}/rate{rate} {split}", unit="record"):
-            simulated, text = make(case, rate)
-            yield (
-                str(case.record),
-                {
-                    "ecg": simulated.ecg_uv,
-                    "lead_mask": np.ones(len(LEADS), np.bool_),
-                    "record_id": str(case.record),
-                    "patient_id": str(case.patient),
-                    "report": text,
-                    "fold": case.fold,
-                    "labels": {
-                        "findings": multi_hot(simulated.findings, CODES),
-                        "super": multi_hot(superclasses(simulated.findings), SUPERCLASSES),
-                    },
+        with progress(len(cases), f"{self.name}/rate{rate} {split}") as bar:
+            for case in cases:
+                bar.update()
+                yield self._example(case)
+
+    def _example(self, case: Case) -> tuple[str, Example]:
+        simulated, text = make(case, self.builder_config.rate)
+        return (
+            str(case.record),
+            {
+                "ecg": simulated.ecg_uv,
+                "lead_mask": np.ones(len(LEADS), np.bool_),
+                "record_id": str(case.record),
+                "patient_id": str(case.patient),
+                "report": text,
+                "fold": case.fold,
+                "labels": {
+                    "findings": multi_hot(simulated.findings, CODES),
+                    "super": multi_hot(superclasses(simulated.findings), SUPERCLASSES),
                 },
-            )
+            },
+        )
