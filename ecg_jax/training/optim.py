@@ -9,6 +9,8 @@ import optax
 from ecg_jax import Config
 from ecg_jax.errors import UserError
 
+UNDECAYED = ("bias", "scale")  # parameters' names, as Flax's layers have them
+
 
 def build(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
     """The optimiser of `config.optimizer` for a run of `config.epochs`.
@@ -42,8 +44,13 @@ def build(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
 
 
 def matrices(params: optax.Params) -> optax.Params:
-    """True for what weight decay is meant for: matrices and kernels, not biases or scales."""
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+    """True for what weight decay is meant for: matrices and kernels, not biases or scales, whatever
+    their shape (those of attention's queries are [heads, dim])."""
+
+    def decayed(path: tuple, p: jax.Array) -> bool:
+        return p.ndim > 1 and jax.tree_util.keystr(path[-1:], simple=True) not in UNDECAYED
+
+    return jax.tree_util.tree_map_with_path(decayed, params)
 
 
 def running_mean(decay: float, step: jax.Array, mean: Any, new: Any) -> Any:

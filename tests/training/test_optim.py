@@ -1,8 +1,13 @@
-"""The running mean of the weights that evaluation takes."""
+"""The running mean of the weights that evaluation takes, and what weight decay is for."""
 
+import agreement
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from ecg_jax.methods import build
+from ecg_jax.run.experiment import blank
 from ecg_jax.training import optim
 
 
@@ -21,3 +26,17 @@ def test_running_mean():
 
 def test_no_running_mean():
     assert optim.running_mean(0.0, jnp.int32(0), None, {"w": jnp.float32(1)}) is None
+
+
+@pytest.mark.parametrize("name", [*agreement.METHODS, *agreement.VARIANTS])
+def test_only_kernels_and_matrices_are_decayed(name):
+    """By what they are for, not by their shape: the biases of attention are [heads, dim]."""
+    config = agreement.tiny(name, "")
+    view = blank(round(config.seconds * config.rate), 24 if "text" in config else 0)
+    params, _ = jax.eval_shape(build(config).init, jax.random.key(0), view)
+    decayed = jax.tree_util.tree_leaves_with_path(optim.matrices(params))
+    names = {True: set(), False: set()}
+    for path, yes in decayed:
+        names[yes].add(jax.tree_util.keystr(path[-1:], simple=True))
+    assert names[True] <= {"kernel", "heads", "prototypes"} and "kernel" in names[True]
+    assert names[False] <= {"bias", "scale", "token", "log_scale"} and "bias" in names[False]
