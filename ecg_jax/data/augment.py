@@ -18,6 +18,8 @@ from ecg_jax.data.noise import Augmentation, frequency_mask, hum, jitter, muscle
 from ecg_jax.data.vcg import EIGHT, LEADS_FROM_VCG, VCG_FROM_LEADS, rotations
 from ecg_jax.errors import UserError
 
+STRETCH = 5.0  # seconds that `crop` leaves if nothing else is said
+
 
 def scale(low: float = 0.8, high: float = 1.25) -> Augmentation:
     """One gain for the whole record: morphology and rhythm stay, absolute voltage does not."""
@@ -57,6 +59,28 @@ def shift(fraction: float = 0.2) -> Augmentation:
         padded = jnp.pad(ecg, ((0, 0), (0, most), (0, 0)))
         cut = jax.vmap(lambda x, i: jax.lax.dynamic_slice_in_dim(x, i, T))
         return cut(padded, offset), mask
+
+    return apply
+
+
+def crop(seconds: float = STRETCH, *, rate: int) -> Augmentation:
+    """Cuts a stretch of `seconds` out of the record, anywhere in it, and does not resize it:
+    [B, T, 12] to [B, seconds * rate, 12], and a step costs as much less. It is a chain's first.
+
+    Rhythm and waves within the stretch stay; what happens outside it is not seen. Of a record that
+    ends before T, as those padded with zeros do, the stretch is cut before its end, if it is as
+    long as that.
+    """
+    within("seconds", seconds, 1)  # about a heartbeat
+
+    def apply(key, ecg, mask):
+        B, T, _ = ecg.shape
+        _check_cut(seconds, T / rate)
+        width = round(seconds * rate)
+        end = T - jnp.argmax((ecg != 0).any(axis=2)[:, ::-1], axis=1)
+        start = jax.random.randint(key, (B,), 0, jnp.maximum(end - width, 0) + 1)
+        cut = jax.vmap(lambda x, i: jax.lax.dynamic_slice_in_dim(x, i, width))
+        return cut(ecg, start), mask
 
     return apply
 
@@ -231,7 +255,7 @@ def adjacent(ecg: jax.Array, parts: int = 2, *, rate: int, least: float = 2.0) -
 
 
 PLAIN = (scale, invert, vcg, shift, crop_resize, permute, time_mask, lead_mask, jitter)
-AT_RATE = (wander, hum, muscle, frequency_mask)  # these need the records' rate
+AT_RATE = (crop, wander, hum, muscle, frequency_mask)  # these need the records' rate
 NAMES = tuple(f.__name__ for f in PLAIN + AT_RATE)
 
 
@@ -241,7 +265,7 @@ def compose(steps: Sequence[Mapping[str, Any]], rate: int) -> Augmentation:
     `rate` is that of the records, in Hz.
 
     Raises:
-      UserError: an unknown name or argument, or a value out of range.
+      UserError: an unknown name or argument, a value out of range, or `crop` after others.
     """
     known: dict[str, Any] = {f.__name__: f for f in PLAIN}
     known |= {f.__name__: functools.partial(f, rate=rate) for f in AT_RATE}
@@ -253,6 +277,8 @@ def compose(steps: Sequence[Mapping[str, Any]], rate: int) -> Augmentation:
         name = options.pop("name", None)
         if name not in known:
             raise UserError(f"unknown augmentation {name!r}: there are {', '.join(sorted(known))}")
+        if name == "crop" and chain:
+            raise UserError("the augmentation crop comes first: what follows then has less to do")
         try:
             chain.append(known[name](**options))
         except (TypeError, UserError) as error:
@@ -264,6 +290,27 @@ def compose(steps: Sequence[Mapping[str, Any]], rate: int) -> Augmentation:
         return ecg, mask
 
     return apply
+
+
+def length(steps: Sequence[Mapping[str, Any]], seconds: float) -> float:
+    """The seconds of what a chain makes of records of `seconds`: fewer if it has a `crop`.
+
+    Raises:
+      UserError: it would cut more out of them than they have.
+    """
+    for step in steps:
+        if step["name"] == "crop":
+            cut = step.get("seconds", STRETCH)
+            _check_cut(cut, seconds)
+            return cut
+    return seconds
+
+
+def _check_cut(cut: float, seconds: float) -> None:
+    if cut > seconds:
+        raise UserError(
+            f"the augmentation crop cuts {cut:g} s out of {seconds:g} s: set its seconds lower"
+        )
 
 
 def _at(ecg: jax.Array, t: jax.Array) -> jax.Array:

@@ -54,8 +54,14 @@ def show(
       shown: bool [V, 12].
 
     Returns:
-      float [B, V, T, 12].
+      float [B, V, T', 12]; T' is T, or what a `crop` leaves of it.
     """
     B, V, T, C = ecg.shape
     flat, _ = augmentation(key, ecg.reshape(B * V, T, C), jnp.repeat(lead_mask, V, axis=0))
-    return jnp.where(jnp.asarray(shown)[:, None, :], flat.reshape(B, V, T, C), 0)
+    return jnp.where(jnp.asarray(shown)[:, None, :], flat.reshape(B, V, *flat.shape[1:]), 0)
+
+
+def apart(ecg: jax.Array, shown: np.ndarray) -> jax.Array:
+    """Each group of leads by itself: [B, T, 12] and bool [G, 12] -> [B, G, T, 12], zero where a
+    group does not show a lead."""
+    return jnp.where(jnp.asarray(shown)[:, None, :], ecg[:, None], 0)

@@ -17,7 +17,7 @@ from ecg_jax.errors import UserError
 from ecg_jax.losses.cosine import swapped_cosine
 from ecg_jax.methods import Method, View
 from ecg_jax.methods.shared import health
-from ecg_jax.methods.shared.towers import Towers
+from ecg_jax.methods.shared.towers import Towers, check_aligned
 from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.resnet1d import STRIDE
 from ecg_jax.models.siamese import encoder
@@ -30,8 +30,8 @@ def build(config: Config) -> Method:
     noise to the first view, config.augment_second is of the denoised one; see also `Towers`.
 
     Raises:
-      UserError: fewer than two segments, more than the encoder's map has positions, or a negative
-        weight.
+      UserError: fewer than two segments, more than the encoder's map has positions, a negative
+        weight, or views cut elsewhere each.
     """
     m, P = config.model, -(-round(config.seconds * config.rate) // STRIDE)
     if not 2 <= m.segments <= P:
@@ -47,6 +47,7 @@ def build(config: Config) -> Method:
     judge = MLP((m.dim, 1), norm=False)
     network = Spatiotemporal(encoder(config), *heads, judge, m.segments, m.adversarial)
     towers = Towers(config, network)
+    check_aligned(config)
     noisy, quiet = towers.chains
 
     def views(key: jax.Array, view: View) -> jax.Array:

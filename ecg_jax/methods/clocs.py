@@ -1,6 +1,7 @@
 """CLOCS (Kiyasseh et al. 2021, arXiv 2005.13249): segments and leads of one patient against
 those of all others. As all methods here, and unlike the released code, it has augmentations, a head
-with a hidden layer and, for CMSC, all leads in a view.
+with a hidden layer and, for CMSC, all leads in a view. Where a view is one lead, evaluation shows
+one lead at a time, too: the features of all stand side by side.
 """
 
 import itertools
@@ -37,8 +38,8 @@ def build(config: Config) -> Method:
     dim of the projector; see `Towers`. All views are augmented as config.augment says.
 
     Raises:
-      UserError: an unknown kind; segments below a second; fewer than two leads a step or more than
-        there are, or see `lead_views.masks`.
+      UserError: an unknown kind; segments below a second, or shorter than a crop of them; fewer
+        than two leads a step or more than there are, or see `lead_views.masks`.
     """
     m = config.model
     if m.kind not in KINDS:
@@ -57,7 +58,8 @@ def build(config: Config) -> Method:
             f"{len(leads)} of --config.model.leads"
         )
     network = Siamese(encoder(config), MLP((m.hidden, m.dim)))
-    towers = Towers(config, network, second=False)
+    towers = Towers(config, network, second=False, groups=choices if single else None)
+    augment.length(config.augment, config.seconds / 2 if segments else config.seconds)
     if single:
         lead_views.check_whole(config.augment)
 

@@ -3,7 +3,9 @@ those of all other records.
 
 Of the paper it keeps the critic (equation 3) and both ways of joining more than two views. It has
 one encoder for all views, in place of one each, so that it is compared as the other methods are,
-and takes its negatives from the global batch, in place of a memory bank.
+and takes its negatives from the global batch, in place of a memory bank. In evaluation each group
+is encoded by itself, too, and their features stand side by side, as the paper's views do (section
+4.1): all leads at once are what the encoder has never seen.
 """
 
 import itertools
@@ -62,7 +64,7 @@ def build(config: Config) -> Method:
     if len(np.unique(shown, axis=0)) < len(shown):
         raise UserError("--config.model.groups: two of them show the same leads")
     network = Siamese(encoder(config), MLP((m.hidden, m.dim)))
-    towers = Towers(config, network, second=False)
+    towers = Towers(config, network, second=False, groups=shown)
     lead_views.check_whole(config.augment)
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):

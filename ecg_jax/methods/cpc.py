@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ecg_jax import Config
+from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.losses.future_nce import predictive_nce
 from ecg_jax.methods import Method, View
@@ -93,11 +94,12 @@ def check(config: Config) -> int:
             f"model.steps={m.steps} from: set 1 <= times <= context, and steps >= 1"
         )
     samples = stretch(config)
-    needed, there = m.context + m.steps, round(config.seconds * config.rate) // samples
+    seconds = augment.length(config.augment, config.seconds)
+    needed, there = m.context + m.steps, round(seconds * config.rate) // samples
     if there < needed:
         raise UserError(
             f"CPC reads model.context={m.context} stretches of {m.stretch:g} s and predicts "
-            f"model.steps={m.steps}, and {config.seconds:g} s have {there}: set --config.seconds "
-            f"to at least {needed * samples / config.rate:g}, or fewer of them"
+            f"model.steps={m.steps}, and {seconds:g} s have {there}: set --config.seconds (or the "
+            f"crop's) to at least {needed * samples / config.rate:g}, or fewer of them"
         )
     return samples

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from ecg_jax import Config
+from ecg_jax.data import augment
 from ecg_jax.data.augment import jigsaw
 from ecg_jax.errors import UserError
 from ecg_jax.losses.nce import memory_nce
@@ -47,9 +48,10 @@ def build(config: Config) -> Method:
         weight outside [0, 1].
     """
     m = config.model
-    if m.pieces < 2 or (1 - GAP) * config.seconds / m.pieces < SHORTEST:
+    seconds = augment.length(config.augment, config.seconds)
+    if m.pieces < 2 or (1 - GAP) * seconds / m.pieces < SHORTEST:
         raise UserError(
-            f"--config.model.pieces={m.pieces}: records of {config.seconds:g} s are cut into at "
+            f"--config.model.pieces={m.pieces}: records of {seconds:g} s are cut into at "
             f"least 2 pieces of at least {SHORTEST:g} s, without the {GAP:.0%} of each that is lost"
         )
     if not 0 <= m.bank_momentum < 1:

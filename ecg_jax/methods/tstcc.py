@@ -18,7 +18,7 @@ from ecg_jax.losses.contrastive import nt_xent
 from ecg_jax.losses.future_nce import predictive_nce
 from ecg_jax.methods import Method, View
 from ecg_jax.methods.shared import health
-from ecg_jax.methods.shared.towers import Towers
+from ecg_jax.methods.shared.towers import Towers, check_aligned
 from ecg_jax.models.context import Predictive, predict, stretch
 from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.siamese import encoder
@@ -55,8 +55,8 @@ def build(config: Config) -> Method:
     weak view, config.augment_second the strong one; see `Towers`.
 
     Raises:
-      UserError: no second view, heads that do not divide hidden, a negative weight, or no
-        positions to predict.
+      UserError: no second view, heads that do not divide hidden, a negative weight, no
+        positions to predict, or views cut elsewhere each.
     """
     m = config.model
     steps = steps_ahead(config)
@@ -73,6 +73,7 @@ def build(config: Config) -> Method:
     summary = Summary(m.hidden, m.layers, m.heads, m.mlp)
     projector = MLP((m.hidden, m.dim), norm=False)
     towers = Towers(config, Predictive(encoder(config), summary, steps, stretch(config), projector))
+    check_aligned(config)
 
     def loss(params: dict, state: dict, view: View, key: jax.Array):
         k_views, k_time = jax.random.split(key)

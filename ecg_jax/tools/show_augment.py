@@ -78,6 +78,7 @@ def main() -> None:
     within("--seconds", data["seconds"], 1)
     for step in steps:  # a wrong one is found before the data are read
         _applied(step, data["rate"])
+        augment.length([step], data["seconds"])
     record = _record(data, args.split, args.record)
     for name, picture in pictures(steps, record, data["normalize"], args.seed).items():
         path = args.out / f"augment_{name}.svg"
@@ -162,11 +163,18 @@ def _applied(
 ) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
     """(key, ecg [B, T, 12], mask) -> the ECG after one augmentation.
 
-    Pieces of a jigsaw and adjacent segments stand one after the other, with NaN between them.
+    Pieces of a jigsaw and adjacent segments stand one after the other, with NaN between them; what
+    is shorter than the record stands at its start, with NaN behind.
     """
     if step["name"] not in ("jigsaw", "adjacent"):
         apply = augment.compose([step], rate)
-        return lambda key, ecg, mask: apply(key, ecg, mask)[0]
+
+        def padded(key, ecg, mask):
+            after, _ = apply(key, ecg, mask)
+            rest = ((0, 0), (0, ecg.shape[1] - after.shape[1]), (0, 0))
+            return jnp.pad(after, rest, constant_values=jnp.nan)
+
+        return padded
 
     def cut(key, ecg):
         if step["name"] == "jigsaw":

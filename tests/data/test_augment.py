@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ecg_jax.data import noise, vcg
-from ecg_jax.data.augment import adjacent, compose, jigsaw
+from ecg_jax.data.augment import NAMES, adjacent, compose, jigsaw, length
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.runtime import parallel
@@ -19,6 +19,7 @@ RATES = dict.fromkeys(("scale", "jitter", "shift", "time_mask", "lead_mask", "wa
 RATES |= dict.fromkeys(("invert", "crop_resize", "permute", "vcg", "muscle"), 100)
 RATES |= {"frequency_mask": 100, "hum": 500}
 RATE, T, B = 100, 1000, 16
+SHORTER = "crop"  # alone changes the length, and has tests of its own
 
 
 @pytest.fixture
@@ -103,6 +104,10 @@ def test_no_device_gathers_the_batch(batch, name):
     np.testing.assert_allclose(run(key, ecg, mask), applied(batch, name=name)[0], atol=1e-6)
 
 
+def test_every_augmentation_is_tested():
+    assert {*RATES, SHORTER} == set(NAMES)
+
+
 @pytest.mark.parametrize("name", ["jitter", "wander", "hum", "muscle"])
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 def test_disturbances_keep_einthovens_and_goldbergers_laws(name, kind):
@@ -131,6 +136,48 @@ def test_disturbances_are_as_large_in_leads_as_stated(name):
     assert across[0, 1] == pytest.approx(1 / 2, abs=0.1) and abs(across[0, 6]) < 0.12
     if name == "jitter":  # strengths are uniform up to sd
         assert size[plain].mean() == pytest.approx(np.sqrt(1 / 3), rel=0.05)
+
+
+def test_crop_cuts_a_stretch_out_of_the_record_as_it_is():
+    ecg, mask = ramp(64)
+    y, kept = jitted("crop", RATE, (("seconds", 3.0),))(jax.random.key(0), ecg + 1, mask)
+    start = np.asarray(y)[:, 0, 0] - 1
+    expected = start[:, None, None] + 1 + np.arange(300)[:, None] + T * np.arange(12)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(kept, mask)
+    assert 0 <= start.min() < 100 and 600 < start.max() <= 700 and len(np.unique(start)) > 50
+    whole, _ = compose([{"name": "crop", "seconds": 10.0}], RATE)(jax.random.key(1), ecg, mask)
+    np.testing.assert_array_equal(whole, ecg)
+
+
+def test_crop_of_a_record_that_ends_early():
+    ecg, mask = ramp(64)
+    ended = jnp.where(jnp.arange(T)[:, None] < 400, ecg + 1, 0)
+    y = jitted("crop", RATE, (("seconds", 3.0),))(jax.random.key(0), ended, mask)[0]
+    start = np.asarray(y)[:, 0, 0] - 1
+    assert start.max() <= 100 and len(np.unique(start)) > 20 and np.asarray(y).all()
+    y = jitted("crop", RATE, (("seconds", 5.0),))(jax.random.key(0), ended, mask)[0]
+    np.testing.assert_array_equal(y, ended[:, :500])  # shorter than that: its beginning
+
+
+def test_what_follows_a_crop_is_of_its_length(batch):
+    others = [{"name": name} for name in RATES if RATES[name] == RATE]
+    chain = jax.jit(compose([{"name": "crop", "seconds": 2.5}, *others], RATE))
+    ecg, mask = chain(jax.random.key(0), *batch)
+    assert ecg.shape == (B, 250, 12) and mask.shape == (B, 12)
+    assert not ecg[:, :, 5].any() and length([{"name": "crop", "seconds": 2.5}], 10.0) == 2.5
+    assert length([{"name": "crop"}], 10.0) == 5.0 and length(others, 10.0) == 10.0
+
+
+def test_crop_that_cannot_be():
+    with pytest.raises(UserError, match="crop comes first"):
+        compose([{"name": "scale"}, {"name": "crop"}], RATE)
+    with pytest.raises(UserError, match="crop comes first"):
+        compose([{"name": "crop"}, {"name": "crop"}], RATE)
+    with pytest.raises(UserError, match="crop cuts 11 s out of 10 s"):
+        length([{"name": "crop", "seconds": 11}], 10.0)
+    with pytest.raises(UserError, match="crop cuts 11 s out of 10 s"):
+        compose([{"name": "crop", "seconds": 11}], RATE)(jax.random.key(0), *ramp(2))
 
 
 def test_scale_is_one_gain_within_its_bounds(batch):
@@ -410,7 +457,10 @@ def test_records_too_short_for_adjacent_segments():
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        ({"name": "blur"}, "unknown augmentation 'blur': there are crop_resize, frequency_mask"),
+        (
+            {"name": "blur"},
+            "unknown augmentation 'blur': there are crop, crop_resize, freq",
+        ),
         ({"name": "scale", "wide": 1}, "augmentation scale: .*wide"),
         ({"name": "scale", "low": 0}, "augmentation scale: gains must be above zero"),
         ({"name": "scale", "low": 2, "high": 1}, "from 2 to 1"),
@@ -426,6 +476,7 @@ def test_records_too_short_for_adjacent_segments():
         ({"name": "lead_mask", "probability": 2}, r"probability must be in \[0, 1\]"),
         ({"name": "invert", "probability": 2}, r"probability must be in \[0, 1\]"),
         ({"name": "crop_resize", "least": 0}, r"least must be in \[0.1, 1\]"),
+        ({"name": "crop", "seconds": 0.5}, "augmentation crop: seconds must be at least 1"),
         ({"name": "permute", "pieces": 1}, "pieces must be a whole number of at least 2"),
         ({"name": "permute", "pieces": 2.5}, "pieces must be a whole number of at least 2"),
         ({"name": "vcg", "degrees": 200}, r"degrees must be in \[0, 180\]"),

@@ -96,6 +96,25 @@ def test_all_leads_of_the_paper(config, view, seen):
     assert sorted(shown(seen[0], [np.asarray(view.ecg)] * 12)) == list(range(12))
 
 
+@pytest.mark.parametrize("kind", ["cmsc", "cmlc", "cmsmlc"])
+def test_evaluation_shows_what_pre_training_shows(config, view, kind):
+    """One lead at a time, where a view is one lead."""
+    config.model.kind, config.model.leads, config.model.leads_per_step = kind, ("V1", "II"), 2
+    method = clocs.build(config)
+    params, state = jax.eval_shape(method.init, jax.random.key(0), view)
+    seen = []
+    features, _ = jax.eval_shape(
+        lambda *a: seen.append(method.encode.__self__._in_groups(a[2])) or method.encode(*a),
+        *(params, state, view.ecg, view.lead_mask),
+    )
+    assert features.shape == (B, (1 if kind == "cmsc" else 2) * 32)
+    x = np.asarray(method.encode.__self__._in_groups(view.ecg))
+    if kind == "cmsc":
+        np.testing.assert_array_equal(x[:, 0], view.ecg)
+    else:
+        assert shown(x, [np.asarray(view.ecg)] * 2) == [LEADS.index("V1"), LEADS.index("II")]
+
+
 def test_the_loss_is_the_mean_over_all_pairs_of_views(config, view, seen):
     config.model.kind, config.model.leads_per_step = "cmsmlc", 2
     value, (_, metrics) = step(config, view)

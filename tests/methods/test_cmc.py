@@ -2,6 +2,7 @@
 
 import itertools
 
+import agreement
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from configs import cmc as recipe
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.methods import View, cmc
+from ecg_jax.methods.shared import towers
 from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.siamese import Outputs
 from ecg_jax.runtime import parallel
@@ -85,6 +87,33 @@ def test_the_encoder_sees_one_group_at_a_time(config, view, monkeypatch):
     z = unit(np.abs(x.astype(np.float64)).sum(axis=2) @ projection)
     np.testing.assert_allclose(value, oracle(z, "full"), rtol=1e-5)
     assert state == {"batch_stats": {}} and "positive_cosine" in metrics
+
+
+def test_evaluation_shows_one_group_at_a_time(config, view, monkeypatch):
+    """As pre-training does; all leads at once are what the encoder has never seen."""
+    agreement.shallow(monkeypatch.setattr)
+    groups = config.model.groups
+    method = cmc.build(config)
+    params, state = jax.jit(method.init)(jax.random.key(0), view)
+    features, embedding = jax.jit(method.encode)(params, state, view.ecg, view.lead_mask)
+    width, dim = features.shape[1] // len(groups), config.model.dim
+    assert embedding.shape == (8, len(groups) * dim)
+    np.testing.assert_allclose(jnp.linalg.norm(embedding, axis=1), 1, rtol=1e-5)
+    whole = jax.jit(towers.Towers(config, method.encode.__self__.network, second=False).encode)
+    for i, group in enumerate(groups):
+        x = jnp.where(np.isin(LEADS, group), view.ecg, 0)
+        alone = whole(params, state, x, view.lead_mask)
+        part = features[:, i * width : (i + 1) * width]
+        np.testing.assert_allclose(part, alone.features, rtol=1e-4, atol=1e-5)
+        part = embedding[:, i * dim : (i + 1) * dim] * np.sqrt(len(groups))
+        np.testing.assert_allclose(part, alone.embedding, rtol=1e-3, atol=1e-5)
+    trained, after = jax.jit(method.train_encode)(params, state, view.ecg, view.lead_mask)
+    assert trained.shape == features.shape
+    config.augment = ()
+    _, (wanted, _) = jax.jit(cmc.build(config).loss)(params, state, view, jax.random.key(0))
+    ours, theirs = (jax.tree.leaves(s["batch_stats"]["encoder"]) for s in (after, wanted))
+    for a, b in zip(ours, theirs, strict=True):  # BatchNorm sees what it sees in pre-training
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_records_need_the_leads_of_all_groups(config):

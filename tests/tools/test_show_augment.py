@@ -60,6 +60,13 @@ def test_before_and_after_are_drawn_to_one_scale(show):
         assert 0.8 < gain < 1.25 and abs(gain - 1) > 0.01
 
 
+def test_what_a_crop_leaves_is_drawn_to_the_records_scale(show):
+    picture = show("--names=crop")["augment_crop.svg"]
+    for before, after in zip(traces(picture, "before"), traces(picture, "after"), strict=True):
+        assert after[0, 0] == pytest.approx(before[0, 0])
+        assert np.ptp(after[:, 0]) == pytest.approx(np.ptp(before[:, 0]) / 2, rel=0.01)
+
+
 def test_those_of_a_config_with_its_options(show, tmp_path):
     file = tmp_path / "recipe.py"
     file.write_text(
@@ -87,6 +94,7 @@ def test_a_lead_that_was_not_recorded(simulated):
     [
         (["--names=blur"], "unknown augmentation 'blur'"),
         (["--names=hum"], "100 Hz hold no hum"),
+        (["--names=crop", "--seconds=4"], "crop cuts 5 s out of 4 s"),
         (["--names=scale", "--record=nobody"], "no record 'nobody' in simulated test: it has"),
         (["--names=scale", "--seconds=-1"], "--seconds must be at least 1, not -1"),
         (["--names=scale", "--rate=500"], "simulated at 500 Hz is not prepared"),

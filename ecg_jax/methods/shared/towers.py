@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from ecg_jax import Config
-from ecg_jax.data import augment
+from ecg_jax.data import augment, lead_views
 from ecg_jax.errors import UserError
 from ecg_jax.methods import Encoded, Method, View
 from ecg_jax.methods.shared import health
@@ -40,22 +41,57 @@ def over_views(
     return in_chunks(flat, x, chunks)
 
 
+def chains(config: Config) -> tuple[augment.Augmentation, augment.Augmentation]:
+    """config.augment and config.augment_second or, if that is empty, the first again.
+
+    Raises:
+      UserError: views of two lengths, or see `augment.compose` and `augment.length`.
+    """
+    both = config.augment, config.augment_second or config.augment
+    made = augment.compose(both[0], config.rate), augment.compose(both[1], config.rate)
+    one, two = (augment.length(chain, config.seconds) for chain in both)
+    if one != two:
+        raise UserError(
+            f"the views of --config.augment last {one:g} s and those of augment_second {two:g} s: "
+            "give both the same crop, or none"
+        )
+    return made
+
+
+def check_aligned(config: Config) -> None:
+    """Raises a UserError if each view is another stretch of the record, for a method that holds
+    the same times of both against each other."""
+    if any(step["name"] == "crop" for step in (*config.augment, *config.augment_second)):
+        raise UserError(
+            f"{config.method} compares the times of one view with those of the other, and the "
+            "augmentation crop cuts each elsewhere: leave it out, or set --config.seconds lower"
+        )
+
+
 class Towers:
     """`network` is a Flax module (x [N, T, 12], train) -> a NamedTuple of arrays [N, ...] with
     `features` float32 [N, D], for probes, and `projection` [N, P]; its submodules are the entries
     of `params`. (`init` and `train` alone take any network.)
     """
 
-    def __init__(self, config: Config, network: nn.Module, *, second: bool = True):
+    def __init__(
+        self,
+        config: Config,
+        network: nn.Module,
+        *,
+        second: bool = True,
+        groups: np.ndarray | None = None,
+    ):
         """config.augment and, if the second view has its own, config.augment_second;
         config.accumulate; config.parallel.batch_norm. `second` is whether there is such a view:
-        the chains of both are `chains`.
+        the chains of both are `chains`. `groups` bool [G, 12] are the leads of each view that the
+        network was trained on, if these show few: `encode` shows it no others.
 
         Raises:
           UserError: a batch that the chunks do not divide, an augmentation for a second view that
-            is not made, a config of a method that reads reports, or see `augment.compose`.
+            is not made, a config of a method that reads reports, or see `chains`.
         """
-        self.network, self.chunks = network, config.accumulate
+        self.network, self.chunks, self.groups = network, config.accumulate, groups
         check_chunks(config.batch_size, self.chunks)
         if config.parallel.loss != "plain":
             raise UserError(
@@ -71,8 +107,7 @@ class Towers:
             raise UserError(
                 f"{config.method} augments all views alike: leave --config.augment_second empty"
             )
-        chains = config.augment, config.augment_second or config.augment
-        self.chains = tuple(augment.compose(chain, config.rate) for chain in chains)
+        self.chains = chains(config)
         self._train = training_pass(network, config)
 
     def init(self, key: jax.Array, view: View) -> tuple[Tree, Tree]:
@@ -80,7 +115,8 @@ class Towers:
         return variables["params"], {"batch_stats": variables["batch_stats"]}
 
     def views(self, key: jax.Array, view: View) -> jax.Array:
-        """[B, 2, T, 12]: two augmented views of every record."""
+        """[B, 2, T, 12]: two augmented views of every record, of T samples or as a `crop` leaves
+        them."""
         pairs = zip(jax.random.split(key), self.chains, strict=True)
         return jnp.stack([chain(k, view.ecg, view.lead_mask)[0] for k, chain in pairs], axis=1)
 
@@ -97,17 +133,25 @@ class Towers:
         return health.of_pairs(z[:, 0], z[:, 1])
 
     def encode(self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array) -> Encoded:
+        """Of lead groups, each encoded by itself, the features and embeddings side by side."""
         del lead_mask  # a lead that is not there is zero, and that is all this encoder sees of it
         variables = {"params": params, "batch_stats": state["batch_stats"]}
-        out: Any = self.network.apply(variables, ecg, train=False)
-        return Encoded(out.features, normalize(out.projection))
+        x = self._in_groups(ecg)
+        out: Any
+        out, _ = over_views(lambda x: (self.network.apply(variables, x, train=False), {}), x, 1)
+        B, z = len(ecg), normalize(out.projection)
+        return Encoded(out.features.reshape(B, -1), normalize(z.reshape(B, -1)))
 
     def train_encode(self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array):
         del lead_mask
         variables = {"params": params, "batch_stats": state["batch_stats"]}
-        out: Any
-        out, updated = self._train(variables, ecg)
-        return out.features, {**state, **updated}
+        run = functools.partial(self._train, variables)
+        out, updated = over_views(run, self._in_groups(ecg), 1)
+        return out.features.reshape(len(ecg), -1), {**state, **updated}
+
+    def _in_groups(self, ecg: jax.Array) -> jax.Array:
+        """[B, G, T, 12], with G = 1 where the network is shown all leads."""
+        return ecg[:, None] if self.groups is None else lead_views.apart(ecg, self.groups)
 
     def method(self, loss: Any, **others: Any) -> Method:
         """A method of this network without a text side; `others` as in `Method`."""
