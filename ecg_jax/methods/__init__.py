@@ -61,6 +61,8 @@ class Method(NamedTuple):
         queue): `loss` finds it as state["memory"] and returns it so; or None.
       rows: names of what in the memory lies in parts over the devices, by its first axis.
       after_update: (params, state) -> state, once the optimiser has stepped (EMA); or None.
+      bounded: params -> params, what the optimiser has made of them brought back to where they may
+        be; or None.
       leads: names of leads that every training record must have.
       whole: whether every training record must last `config.seconds`, because parts of it are
         compared, and zeros would stand where it has ended.
@@ -74,6 +76,7 @@ class Method(NamedTuple):
     memory: Callable[[Tree, Tree, Plan], Tree] | None = None
     rows: tuple[str, ...] = ()
     after_update: Callable[[Tree, Tree], Tree] | None = None
+    bounded: Callable[[Tree], Tree] | None = None
     leads: tuple[str, ...] = ()
     whole: bool = False
 

@@ -6,18 +6,18 @@ if `model.invariance` gives it a weight, with that between two views of an ECG (
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ecg_jax import Config
-from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.losses.contrastive import info_nce, sigmoid, symmetric_info_nce
 from ecg_jax.methods import Encoded, Method, View
 from ecg_jax.methods.shared import health
-from ecg_jax.methods.shared.towers import over_views, training_pass
+from ecg_jax.methods.shared.towers import chains, over_views, training_pass
 from ecg_jax.models import siamese
 from ecg_jax.models.chunked import check_chunks
 from ecg_jax.models.heads import MLP, normalize
@@ -32,9 +32,16 @@ def build(config: Config) -> Method:
     """config.model: depth, width, dtype, convolution, remat, dim, hidden, temperature,
     learn_temperature, same_report, soft_targets, loss, bias, invariance; config.parallel: loss,
     batch_norm; config.augment and, of the second view, config.augment_second: see
-    `augment.compose`; config.accumulate: see `in_chunks`."""
+    `towers.chains`; config.accumulate: see `in_chunks`."""
     towers = EcgText(config)
-    return Method(towers.init, towers.loss, towers.encode, towers.train_encode, towers.encode_text)
+    return Method(
+        towers.init,
+        towers.loss,
+        towers.encode,
+        towers.train_encode,
+        towers.encode_text,
+        bounded=towers.bounded if config.model.learn_temperature else None,
+    )
 
 
 def check(config: Config) -> None:
@@ -63,16 +70,14 @@ class EcgText:
     """The ECG encoder, and a projection head for each tower."""
 
     def __init__(self, config: Config):
-        """Raises a UserError: see `check` and `augment.compose`."""
+        """Raises a UserError: see `check` and `towers.chains`."""
         check(config)
         m = config.model
         self.model, self.form, self.chunks = m, config.parallel.loss, config.accumulate
         self.encoder = siamese.encoder(config)
         # Section 2.1 says "non-linear projectors", 3.2 "linear projection heads": with hidden = 0.
         self.head = MLP((m.hidden, m.dim) if m.hidden else (m.dim,), norm=False)
-        chains = config.augment, config.augment_second or config.augment
-        self.steps = len(config.augment)
-        self.chains = tuple(augment.compose(chain, config.rate) for chain in chains)
+        self.steps, self.chains = len(config.augment), chains(config)
         self._train = training_pass(self.encoder, config)
 
     def init(self, key: jax.Array, view: View) -> tuple[Tree, Tree]:
@@ -143,7 +148,12 @@ class EcgText:
     def temperature(self, params: Tree) -> jax.Array:
         if not self.model.learn_temperature:
             return jnp.float32(self.model.temperature)
-        return 1 / jnp.minimum(jnp.exp(params["log_scale"]), MAX_SCALE)
+        return jnp.exp(-params["log_scale"])
+
+    def bounded(self, params: Tree) -> Tree:
+        """1 / tau at most CLIP's bound. Were the bound in the loss, what has gone beyond it would
+        have no gradient, and never come back."""
+        return {**params, "log_scale": jnp.minimum(params["log_scale"], math.log(MAX_SCALE))}
 
 
 def invariance(features: Any) -> jax.Array:

@@ -35,6 +35,8 @@ def make_dispatch(
         norm = optax.tree.norm(gradient)
         updates, new_optimizer = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
+        if method.bounded is not None:
+            params = method.bounded(params)
         if method.after_update is not None:
             new_method = method.after_update(params, new_method)
         average = optim.running_mean(
