@@ -127,6 +127,16 @@ def against_reports(given: ConfigDict, method: str) -> ConfigDict:
     return c
 
 
+AUGMENT = (
+    {"name": "scale"},
+    {"name": "shift", "fraction": 0.3},
+    {"name": "jitter", "sd": 0.05},
+    {"name": "wander"},
+    {"name": "time_mask", "fraction": 0.3},
+    {"name": "lead_mask", "probability": 0.2},
+)
+
+
 def modern(c: ConfigDict) -> None:
     """The optimisation that this project recommends, alike for every method."""
     c.epochs = 20
@@ -136,14 +146,7 @@ def modern(c: ConfigDict) -> None:
     c.optimizer.warmup_epochs = 1
     c.optimizer.clip = 1.0
     c.average = 0.98
-    c.augment = (
-        {"name": "scale"},
-        {"name": "shift", "fraction": 0.3},
-        {"name": "jitter", "sd": 0.05},
-        {"name": "wander"},
-        {"name": "time_mask", "fraction": 0.3},
-        {"name": "lead_mask", "probability": 0.2},
-    )
+    c.augment = AUGMENT
     c.model.dtype = "auto"
 
 
@@ -191,4 +194,5 @@ def labelled(head: str, learning_rates: tuple[float, ...], min_updates: int) -> 
     c.epochs = 15
     c.min_updates = min_updates  # fewer records than that takes are gone over more often
     c.max_updates = 10_000
+    c.augment = AUGMENT  # whatever the method's own: recipes of augmentation are not compared here
     return c

@@ -16,6 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ecg_jax import Config
+from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.losses import contrastive
 from ecg_jax.models import conv1d
@@ -158,6 +159,12 @@ def check(config: Config) -> None:
         raise UserError(f"--config.average={fields['average']}: must be in [0, 1)")
     for protocol in ("finetune", "supervised"):
         _check_labelled(protocol, config.evaluate[protocol].to_dict())
+        chain = config.evaluate[protocol].augment
+        try:
+            augment.compose(chain, config.rate)
+            augment.length(chain, config.seconds)
+        except UserError as error:
+            raise UserError(f"--config.evaluate.{protocol}.augment: {error}") from error
 
 
 def _check_labelled(protocol: str, options: dict[str, Any]) -> None:
@@ -193,6 +200,14 @@ _LABELLED = {
     "batch_size": 32,
     "epochs": 15,
     "max_updates": 10_000,
+    "augment": (
+        {"name": "scale"},
+        {"name": "shift", "fraction": 0.3},
+        {"name": "jitter", "sd": 0.05},
+        {"name": "wander"},
+        {"name": "time_mask", "fraction": 0.3},
+        {"name": "lead_mask", "probability": 0.2},
+    ),
 }
 # Fields that the configs of earlier runs lack, with what was so before there was a choice, or is
 # so by default.
@@ -229,6 +244,8 @@ ADDED = {
         "min_updates": 300,
         **_LABELLED,
     },
+    "evaluate.finetune.augment": _LABELLED["augment"],
+    "evaluate.supervised.augment": _LABELLED["augment"],
 }
 ADDED_WITH_TEXT = {
     "text.shuffle": False,
@@ -247,5 +264,5 @@ def from_json(tree: dict[str, Any]) -> Config:
     for name, value in (ADDED | own | (ADDED_WITH_TEXT if "text" in tree else {})).items():
         *groups, field = name.split(".")
         place = functools.reduce(lambda tree, group: tree.setdefault(group, {}), groups, tree)
-        place.setdefault(field, value)
+        place.setdefault(field, copy.deepcopy(value))
     return ConfigDict(tree)

@@ -106,7 +106,11 @@ def open_experiment(config: Config) -> Experiment:
     config_lib.check(config)
     normalize.check(config.normalize)
     method, mesh = build(config), parallel.make_mesh()
-    steps = {step["name"] for step in (*config.augment, *config.augment_second)}
+    steps = {
+        step["name"]
+        for of in (config, config.evaluate.finetune, config.evaluate.supervised)
+        for step in (*of.augment, *of.get("augment_second", ()))
+    }
     if "vcg" in steps and config.normalize == "lead":
         raise UserError(
             "--config.normalize=lead gives every lead a unit of its own, and the augmentation vcg "

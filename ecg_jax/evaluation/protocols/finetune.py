@@ -2,8 +2,9 @@
 
 From a pre-trained start this is fine-tuning, from a random one supervised training from scratch, as
 METS's baselines are (Li et al. 2023, section 4.3). Both minimise the sigmoid cross-entropy under
-the recipe's augmentations, with AdamW, a warm-up and a cosine to zero. The learning rate and the
-epoch whose weights are kept are those with the highest macro AUROC on validation.
+one chain of augmentations, whatever the method was pre-trained with, with AdamW, a warm-up and a
+cosine to zero. The learning rate and the epoch whose weights are kept are those with the highest
+macro AUROC on validation.
 """
 
 from collections.abc import Iterator
@@ -86,7 +87,7 @@ class Finetuner:
         does not begin by pulling it apart."""
         self._experiment, self._protocol = experiment, protocol
         self._config = c = experiment.config.evaluate[protocol]
-        self._augment = augment.compose(experiment.config.augment, experiment.config.rate)
+        self._augment = augment.compose(c.augment, experiment.config.rate)
         self._optimizer = optax.chain(
             optax.clip_by_global_norm(c.clip) if c.clip else optax.identity(),
             optax.scale_by_adam(),

@@ -1,8 +1,10 @@
 """Fine-tuning: it learns, keeps what validation chooses, and does not depend on the devices."""
 
+import importlib
 import types
 from typing import Any
 
+import agreement
 import jax
 import numpy as np
 import pytest
@@ -53,6 +55,7 @@ OPTIONS = {"epochs": 3, "min_updates": 3, "batch_size": 32, "learning_rates": (3
 def experiment(devices=1):
     config = etp.get_config("demo")
     config.update(seconds=T / 100, augment=())
+    config.evaluate.finetune.augment = config.evaluate.supervised.augment = ()
     config.model.update(width=8, dim=16, convolution="plain")
     mesh = parallel.make_mesh(jax.devices()[:devices])
     tower: Any = types.SimpleNamespace(width=8)
@@ -169,6 +172,22 @@ def test_a_head_that_starts_at_the_linear_probe(opened, tuner, trained):
     assert drift < 0.2 * np.abs(wanted).max()  # only BatchNorm's statistics have moved
 
 
+def test_all_methods_are_fine_tuned_under_one_chain(tuner, monkeypatch):
+    """Else the column would compare recipes of augmentation."""
+    usual = etp.get_config().evaluate
+    assert usual.finetune.augment == usual.supervised.augment == common.AUGMENT
+    for name in agreement.METHODS:
+        config = importlib.import_module(f"configs.{name}").get_config()
+        for protocol in ("finetune", "supervised"):
+            assert config.evaluate[protocol].augment == usual[protocol].augment
+    opened = experiment()
+    opened.config.augment = ({"name": "scale", "low": 1e-6, "high": 1e-6},)  # of pre-training
+    opened.config.evaluate.supervised.augment = ({"name": "invert", "probability": 1.0},)
+    made = finetune.Finetuner(opened, "supervised")._augment
+    ecg = np.ones((2, T, 12), np.float32)
+    np.testing.assert_array_equal(made(jax.random.key(0), ecg, np.ones((2, 12), bool))[0], -ecg)
+
+
 def test_one_and_eight_devices_agree(tuner):
     rows, once = [], {"epochs": 1, "min_updates": 1, "max_updates": 1}
     for these in (tuner, finetune.Finetuner(experiment(8), "supervised")):
@@ -257,10 +276,28 @@ def test_values_that_no_training_on_labels_can_have(name, value, message):
             config_lib.check(config)
 
 
+@pytest.mark.parametrize("protocol", ["finetune", "supervised"])
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"name": "blur"}, "unknown augmentation 'blur'"),
+        ({"name": "crop", "seconds": 11.0}, "crop cuts 11 s out of 10 s"),
+    ],
+)
+def test_augmentations_that_there_are_not(protocol, step, message):
+    config = etp.get_config("demo")
+    config.evaluate[protocol].augment = (step,)
+    with pytest.raises(UserError, match=rf"--config.evaluate.{protocol}.augment: .*{message}"):
+        config_lib.check(config)
+
+
 def test_runs_from_before_there_were_these_options_get_the_defaults():
     config = common.base(common.parse_arg(""))
     old = config_lib.to_json(config)
+    partly = config_lib.to_json(config)
     del old["evaluate"]["finetune"], old["evaluate"]["supervised"]
+    del partly["evaluate"]["finetune"]["augment"], partly["evaluate"]["supervised"]["augment"]
+    assert config_lib.to_json(config_lib.from_json(partly)) == config_lib.to_json(config)
     assert config_lib.to_json(config_lib.from_json(old)) == config_lib.to_json(config)
 
 
