@@ -83,7 +83,9 @@ def base(given: ConfigDict) -> ConfigDict:
 
     c.evaluate = ConfigDict()
     c.evaluate.tasks = ("super",)
-    c.evaluate.select = "super"  # its validation zero-shot macro AUC names the best checkpoint
+    # Whose validation zero-shot macro AUROC names the checkpoint that is evaluated: a task, `mean`
+    # over the tasks, or `last`, which takes the last one.
+    c.evaluate.select = "super"
     c.evaluate.protocols = ("zero_shot", "linear_probe")  # and knn, finetune, supervised
     c.evaluate.rules = ("corrected", "paper")
     c.evaluate.paper = "etp"  # whose rule "paper" is: etp's or mets's
@@ -147,6 +149,7 @@ def modern(c: ConfigDict) -> None:
     c.optimizer.clip = 1.0
     c.average = 0.98
     c.augment = AUGMENT
+    c.evaluate.select = "last"
     c.model.dtype = "auto"
 
 

@@ -73,7 +73,30 @@ def test_a_collapse_on_validation_is_said(small, monkeypatch, capsys, collapsed)
     assert ("have collapsed, to an effective rank of 1.0" in capsys.readouterr().out) == collapsed
 
 
-def test_tasks_are_known_before_training(small):
-    small.evaluate.tasks = ("super", "frm")
-    with pytest.raises(UserError, match="frm"):
+@pytest.mark.parametrize(("select", "chosen"), [("super", 0.9), ("mean", 0.7), ("last", 3.0)])
+def test_what_names_the_checkpoint(small, monkeypatch, select, chosen):
+    small.evaluate.update(tasks=("super", "findings"), select=select, knn_every=0)
+    opened = open_experiment(small)
+    embedding = np.random.default_rng(0).standard_normal((len(opened.validation), 32))
+    validator = Validator(opened)
+    monkeypatch.setattr(
+        "ecg_jax.evaluation.validator.Subject",
+        lambda *_: types.SimpleNamespace(encode=lambda _: Encoded(embedding, embedding)),
+    )
+    figures = {"super": 0.9, "findings": 0.5}
+    monkeypatch.setattr(validator, "_zero_shot", lambda _, task, __: figures[task])
+    assert validator({}, {}, 3)["select"] == pytest.approx(chosen)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tasks": ("super", "frm")}, "frm"),
+        ({"tasks": ()}, "evaluate.tasks is empty"),
+        ({"select": "sub"}, "evaluate.select=sub is neither mean nor last nor one of .*super"),
+    ],
+)
+def test_tasks_are_known_before_training(small, fields, message):
+    small.evaluate.update(fields)
+    with pytest.raises(UserError, match=message):
         Validator(open_experiment(small))

@@ -37,13 +37,18 @@ class Material:
         return {c.name: c for c in robustness.conditions(self.experiment.config.rate)}
 
     def _prompts(self, task: str) -> dict[str, dict[str, tuple[list[str], np.ndarray]]]:
-        """set -> class -> (its prompts, the tower's embeddings float32 [P, F])."""
+        """set -> class -> (its prompts, the tower's embeddings float32 [P, F]). Wordings stand in
+        for reports, so they get the template that reports have; a template of its own stays."""
         config, split, tower = self.experiment.config, self.experiment.validation, self.tower
         tasks.check(split.dataset, split.classes, [task])
         section = tasks.section(split.dataset, task)
         sets = prompts.prompt_sets(split.classes[task], section, config.evaluate.prompts or None)
+        frames = {name: config.text.template for name in (*prompts.WORDINGS, prompts.ENSEMBLE)}
         return {
-            name: {label: (texts, tower.embed(texts)) for label, texts in classes.items()}
+            name: {
+                label: (texts, tower.embed(texts, template=frames.get(name, "{text}")))
+                for label, texts in classes.items()
+            }
             for name, classes in sets.items()
         }
 
