@@ -46,7 +46,9 @@ def base(given: ConfigDict) -> ConfigDict:
 
     c.epochs = 50
     c.batch_size = 128
-    c.shards = 32  # virtual shards; every device count that divides it draws the same batches
+    # Virtual shards; every device count that divides them draws the same batches. 32 become as many
+    # as there are devices where they do not divide.
+    c.shards = 32
     c.steps_per_dispatch = 0  # 0: one on a CPU, up to 32 on an accelerator
     c.average = 0.0  # decay of the running mean of the weights that is evaluated; 0: the last ones
     c.accumulate = 1  # chunks of a batch that are encoded one by one, to save memory

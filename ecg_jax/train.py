@@ -24,7 +24,7 @@ from ecg_jax.evaluation import examine
 from ecg_jax.evaluation.validator import Validator
 from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
-from ecg_jax.run.experiment import Experiment, open_experiment
+from ecg_jax.run.experiment import Experiment, open_experiment, with_shards
 from ecg_jax.runtime import hosts, process
 from ecg_jax.runtime.checkpoint import Checkpoints
 from ecg_jax.runtime.stop import Stop
@@ -55,6 +55,7 @@ def train(config: Config, folder: Path, *, evaluated: bool = True) -> bool:
       UserError: wrong input, a loss that is not finite, a disk that is full.
     """
     stop = Stop()
+    config = with_shards(config, jax.device_count(), workdir.saved_shards(folder))
     experiment = open_together(config)
     data, plan, steps = feed.load(experiment)
     optimizer = optim.build(config, steps)

@@ -22,6 +22,7 @@ LAYERS = {
         ("evaluate",),
         ("train", "export", "tools"),
         ("reproduce", "show_prompts", "show_augment", "planning"),
+        ("plan",),
     ),
     "evaluation": (
         ("tasks", "fractions", "robustness"),
@@ -32,7 +33,12 @@ LAYERS = {
         ("examine", "validator"),
     ),
     "methods": (("shared",), ("*",)),
-    "planning": (("targets", "program"),),
+    "planning": (
+        ("targets", "program", "flops", "hlo"),
+        ("bounds",),
+        ("estimate",),
+        ("show",),
+    ),
     "run": (("config",), ("experiment",), ("provenance",), ("workdir",)),
     "training": (("feed", "optim", "progress", "state"), ("step",)),
 }

@@ -8,9 +8,12 @@ The program is the one that `train` runs: `make_dispatch`, with the arrays' shap
 on the mesh in place of the arrays. Nothing is read but the config, and nothing is allocated.
 """
 
+import contextlib
+import copy
 import dataclasses
 import functools
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -73,8 +76,22 @@ def trace(config: Config, mesh: Mesh, *, records: int, width: int, length: int =
     if not length:
         length = 1 if config.stream else min(int(config.steps_per_dispatch) or 32, steps)
     dispatch = make_dispatch(config, method, optimizer, steps)
-    traced = dispatch.trace(state, data, length)  # type: ignore[attr-defined]
+    with as_on(mesh.devices.flat[0].platform):
+        traced = dispatch.trace(state, data, length)  # type: ignore[attr-defined]
     return Step(config, mesh, traced, state, data, length, steps)
+
+
+def as_on(platform: str) -> contextlib.AbstractContextManager:
+    """What is traced inside takes the forms of this platform, and not of the one that traces."""
+    return mock.patch.object(jax, "default_backend", lambda: platform)
+
+
+def resolved(config: Config, platform: str) -> Config:
+    """The config with the type of activations that it has on a platform."""
+    config = copy.deepcopy(config)
+    if config.model.dtype == "auto":
+        config.model.dtype = "float32" if platform == "cpu" else "bfloat16"
+    return config
 
 
 def abstract_state(

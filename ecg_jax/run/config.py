@@ -37,15 +37,28 @@ def parse(argv: Sequence[str], usage: str) -> CommandLine:
       UserError: no such config file, argument or field, or a value of the wrong type.
     """
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", None, "FILE[:ARGS]", flag_values=values, sys_argv=list(argv)
-    )
     flags.DEFINE_string("workdir", None, "the run's folder", flag_values=values)
     for field in hosts.FLAGS:
         define: Any = (
             flags.DEFINE_string if isinstance(field.default, str) else flags.DEFINE_integer
         )
         define(field.name, field.default, field.metadata["help"], flag_values=values)
+    config = parse_config(argv, usage, values)
+    if not values.workdir:
+        raise UserError("--workdir DIR is missing: the folder for checkpoints and results")
+    address = hosts.Address(**{field.name: getattr(values, field.name) for field in hosts.FLAGS})
+    return CommandLine(config, Path(values.workdir), address)
+
+
+def parse_config(argv: Sequence[str], usage: str, values: flags.FlagValues) -> Config:
+    """Reads the flags that `values` defines, and `--config` with its fields, which it returns.
+
+    Raises:
+      UserError: as `parse`.
+    """
+    config_flags.DEFINE_config_file(
+        "config", None, "FILE[:ARGS]", flag_values=values, sys_argv=list(argv)
+    )
     flags.DEFINE_boolean("help", False, "show this text", flag_values=values, short_name="h")
     if any(a in ("--help", "-h", "-help") for a in argv[1:]):
         print(usage)
@@ -62,10 +75,7 @@ def parse(argv: Sequence[str], usage: str) -> CommandLine:
         raise UserError(_explain(file, argv, error)) from error
     if rest:
         raise UserError(f"unknown argument {rest[0]!r}; {usage.strip().splitlines()[0]}")
-    if not values.workdir:
-        raise UserError("--workdir DIR is missing: the folder for checkpoints and results")
-    address = hosts.Address(**{field.name: getattr(values, field.name) for field in hosts.FLAGS})
-    return CommandLine(config, Path(values.workdir), address)
+    return config
 
 
 def _value(argv: Sequence[str], i: int) -> str:

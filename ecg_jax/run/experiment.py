@@ -1,6 +1,7 @@
 """What a config names, opened: mesh, method, text tower and records. Training and
 evaluation begin here."""
 
+import copy
 import dataclasses
 import functools
 from typing import Any
@@ -20,6 +21,7 @@ from ecg_jax.text import reports, tower
 from ecg_jax.text.tower import TextTower
 
 NO_TOWER = {"name": "none", "note": "none", "width": 0, "parameters": 0, "stand_in": False}
+SHARDS = 32  # the default of config.shards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,11 +103,26 @@ def open_experiment(config: Config) -> Experiment:
     """Checks a config against what is there, and opens it.
 
     Raises:
-      UserError: see `records.load`, `tower.load` and `methods.build`.
+      UserError: see `checked`, `records.load` and `tower.load`.
+    """
+    mesh = parallel.make_mesh()
+    method = checked(config, mesh.devices.size)
+    if config.build and config.dataset == "simulated":
+        hosts.first_alone(lambda: _simulate(config))
+    records.folder(config.data_dir, config.dataset, config.rate)
+    return Experiment(config, mesh, method, _tower(config) if method.encode_text else None)
+
+
+def checked(config: Config, devices: int) -> Method:
+    """The method of a config that is sound on so many devices, whatever the data are.
+
+    Raises:
+      UserError: a value that no run can have, or a batch that does not divide; see
+        `methods.build`.
     """
     config_lib.check(config)
     normalize.check(config.normalize)
-    method, mesh = build(config), parallel.make_mesh()
+    method = build(config)
     steps = {
         step["name"]
         for of in (config, config.evaluate.finetune, config.evaluate.supervised)
@@ -122,21 +139,38 @@ def open_experiment(config: Config) -> Experiment:
             f"tower: use configs/{config.method}.py"
         )
     chunk = config.batch_size // config.accumulate
-    if chunk % mesh.devices.size:
+    if chunk % devices:
         raise UserError(
             f"{chunk} records at a time (batch_size / accumulate) do not divide over "
-            f"{mesh.devices.size} devices: set --config.batch_size to a multiple of "
-            f"{config.accumulate * mesh.devices.size}"
+            f"{devices} devices: set --config.batch_size to a multiple of "
+            f"{config.accumulate * devices}"
         )
-    if config.parallel.batch_norm == "device" and chunk < 2 * mesh.devices.size:
+    if config.parallel.batch_norm == "device" and chunk < 2 * devices:
         raise UserError(
             f"--config.parallel.batch_norm=device: {chunk} records at a time are one for each of "
-            f"{mesh.devices.size} devices, and statistics need two or more"
+            f"{devices} devices, and statistics need two or more"
         )
-    if config.build and config.dataset == "simulated":
-        hosts.first_alone(lambda: _simulate(config))
-    records.folder(config.data_dir, config.dataset, config.rate)
-    return Experiment(config, mesh, method, _tower(config) if method.encode_text else None)
+    return method
+
+
+def with_shards(config: Config, devices: int, saved: int | None = None) -> Config:
+    """The config with as many virtual shards as there are devices, where the default number does
+    not divide over them; or with those of a run that goes on.
+
+    Args:
+      saved: the run's virtual shards; None for a new one.
+    """
+    if config.shards != SHARDS:
+        return config
+    shards = saved or (SHARDS if SHARDS % devices == 0 else devices)
+    if shards != config.shards:
+        why = (
+            "as this run has had" if saved else f"as {SHARDS} do not divide over {devices} devices"
+        )
+        print(f"{shards} virtual shards, {why}: the batches are not those of {SHARDS}")
+        config = copy.deepcopy(config)
+        config.shards = shards
+    return config
 
 
 def _tower(config: Config) -> TextTower:

