@@ -10,18 +10,21 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from tfds_builders.checks import examine
 from tfds_builders.download import Published, fetch
+from tfds_builders.errors import SourceError
+from tfds_builders.files import SUMS, fingerprint, load_sha256, stem_of, with_suffix
 from tfds_builders.jobs import Example, Job, read_all, readers
+from tfds_builders.leads import LEADS
 from tfds_builders.progress import progress
-from tfds_builders.records import LEADS, SourceError
 
 
 class BadRecordsError(ValueError):
@@ -94,8 +97,11 @@ def multi_hot(present: Sequence[str] | set[str], classes: Sequence[str]) -> np.n
 class EcgBuilder(tfds.core.ShardBasedBuilder):
     """Reads a published folder of records in several threads and writes shards in its order.
 
-    A subclass names what it `PUBLISHED` and plans the jobs of every split. `skip_bad` goes on
-    without the records that can't be used; otherwise they raise BadRecordsError at the end.
+    A subclass says what is `PUBLISHED`, which files it reads, and the jobs of every split. Whatever
+    it plans, here is checked that no record's file is passed over, that recordings are what ECGs
+    are, and that none is in two splits. `skip_bad` goes on without the records that can't be used;
+    otherwise they raise BadRecordsError at the end. `limb_leads` False takes limb leads that
+    contradict each other as they are given.
     """
 
     VERSION = VERSION
@@ -103,9 +109,12 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
     BUILDER_CONFIGS: ClassVar = RATE_CONFIGS
     PUBLISHED: ClassVar[Published]
     PUBLISHED_RATE: ClassVar[int]  # Hz
+    SECONDS: ClassVar[tuple[float, float]]  # of the shortest and the longest record
+    SUFFIXES: ClassVar[tuple[str, ...]]  # of the files that a record has
     RECORDS_PER_SHARD: ClassVar[int]
 
     skip_bad = False
+    limb_leads = True
 
     def __init__(self, *, file_format: str | None = None, **kwargs):
         super().__init__(file_format=file_format or "array_record", **kwargs)
@@ -115,11 +124,23 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
         return self.builder_config.rate
 
     @abc.abstractmethod
-    def _plan(self, source: Path) -> dict[str, list[Job]]:
-        """Jobs by split; fills in the metadata that only the source knows.
+    def _files(self, source: Path) -> list[str]:
+        """Paths, relative to `source`, of all files that this build is made of, tables included.
 
         Raises SourceError where the folder as a whole can't be used.
         """
+
+    @abc.abstractmethod
+    def _plan(self, source: Path, files: list[str], sums: dict[str, str]) -> dict[str, list[Job]]:
+        """Jobs by split; fills in the metadata that only the source knows.
+
+        `sums` are the digests of `SHA256SUMS.txt` by path. Raises SourceError where the folder as a
+        whole can't be used.
+        """
+
+    def fingerprint(self, source: Path) -> str:
+        """sha256 over the files that a build of `source` is made of; raises SourceError."""
+        return fingerprint(source, self._files(source))
 
     def _signals(self, source_rate: int) -> dict[str, Any]:
         """Metadata: whether the signals are as published, and at which rate those are, in Hz."""
@@ -140,6 +161,10 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
             "leads": list(LEADS),
             "bad_records": {},
             "source": self.PUBLISHED.title,
+            "limb_leads": "checked",
+            "dead_leads": {},
+            "files_verified": 0,
+            "source_sha256": "",
             **self._signals(self.PUBLISHED_RATE),
         }
         return self.dataset_info_from_configs(
@@ -157,10 +182,20 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager):
         source = self._source(dl_manager)
-        plan = {split: jobs for split, jobs in self._plan(source).items() if jobs}
-        run = _Run(source, sum(map(len, plan.values())), self._note)
+        files, sums = self._files(source), load_sha256(source)
+        plan = {split: jobs for split, jobs in self._plan(source, files, sums).items() if jobs}
+        planned = {job.stem: job.record_id for jobs in plan.values() for job in jobs}
+        bad = self._passed_over(files, planned) | self._unlisted(source, files, sums)
+        total = sum(map(len, plan.values())) + len(bad.keys() - planned.keys())
+        run = _Run(source, total, self._note, self._examined)
+        run.bad.update({planned.get(stem, stem): reason for stem, reason in bad.items()})
         if not run.total:
             raise SourceError(f"{source}: holds no records")
+        self.info.metadata.update(
+            limb_leads="checked" if self.limb_leads else "as given",
+            files_verified=len(sums.keys() & set(files)),
+            source_sha256=fingerprint(source, files),
+        )
         run.progress = self._exit.enter_context(
             progress(run.total, f"{self.name}/{self.builder_config.name}")
         )
@@ -169,11 +204,38 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
         size = self.RECORDS_PER_SHARD
         return {
             split: [
-                functools.partial(run.examples, jobs[i : i + size])
+                functools.partial(run.examples, split, jobs[i : i + size])
                 for i in range(0, len(jobs), size)
             ]
             for split, jobs in plan.items()
         }
+
+    def _passed_over(self, files: list[str], planned: Collection[str]) -> dict[str, str]:
+        """{stem: reason} of files of records for which no job is planned."""
+        stems: dict[str, list[str]] = {}
+        for file in with_suffix(files, self.SUFFIXES):
+            if (stem := stem_of(file)) not in planned:
+                stems.setdefault(stem, []).append(file)
+        return {
+            stem: f"{', '.join(there)}: there, but no record of the dataset is listed so"
+            for stem, there in stems.items()
+        }
+
+    def _unlisted(self, source: Path, files: list[str], sums: dict[str, str]) -> dict[str, str]:
+        """{stem: reason} of files that `SHA256SUMS.txt`, where there is one, does not list."""
+        there = with_suffix(files, self.SUFFIXES)
+        unlisted = [file for file in there if file not in sums]
+        if not sums or not unlisted:
+            return {}
+        if len(unlisted) == len(there):
+            raise SourceError(
+                f"{source / SUMS}: lists {len(sums)} files and none of the {len(there)} of records "
+                f"that are there, such as {there[0]}: is it of another folder?"
+            )
+        return {stem_of(file): f"{file}: not listed in {SUMS}" for file in unlisted}
+
+    def _examined(self, examples: list[Example]) -> list[Example]:
+        return examine(examples, self.rate, self.SECONDS, limb_leads=self.limb_leads)
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         with contextlib.ExitStack() as self._exit:
@@ -181,6 +243,7 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
         run = self._run
         if run.bad and not (self.skip_bad and len(run.bad) < run.total):
             raise BadRecordsError(run.bad, run.total)
+        self.info.metadata["dead_leads"] = run.dead
         if run.bad:
             self._write_without(run.bad)
 
@@ -200,6 +263,14 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
         self.info.set_splits(tfds.core.splits.SplitDict(kept))
 
 
+class _Seen(NamedTuple):
+    """Where a signal was first seen, and how it was labelled."""
+
+    split: str
+    record_id: str
+    labels: bytes
+
+
 @dataclasses.dataclass
 class _Run:
     """State of one build."""
@@ -207,17 +278,40 @@ class _Run:
     source: Path
     total: int
     note: Callable[[Example], None]
+    examined: Callable[[list[Example]], list[Example]]
     bad: dict[str, str] = dataclasses.field(default_factory=dict)
+    seen: dict[bytes, _Seen] = dataclasses.field(default_factory=dict)
+    dead: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     executor: Executor | None = None
     progress: Any = None
 
-    def examples(self, jobs: Sequence[Job]) -> Iterator[tuple[str, Example]]:
+    def examples(self, split: str, jobs: Sequence[Job]) -> Iterator[tuple[str, Example]]:
         """Yields (key, example) in the order of `jobs`; notes the bad ones."""
-        for job, outcome in read_all(jobs, self.executor):
+        for job, outcome in read_all(jobs, self.executor, self.examined):
             self.progress.update()
-            if isinstance(outcome, str):
-                self.bad[job.record_id] = outcome.replace(f"{self.source}{os.sep}", "")
+            if job.record_id in self.bad and not isinstance(outcome, str):
+                continue
+            reason = outcome if isinstance(outcome, str) else self._again(split, outcome)
+            if reason:
+                self.bad[job.record_id] = reason.replace(f"{self.source}{os.sep}", "")
                 continue
             for example in outcome:
+                if dead := example.pop("dead_leads", None):
+                    self.dead[example["record_id"]] = dead
                 self.note(example)
                 yield example["record_id"], example
+
+    def _again(self, split: str, examples: list[Example]) -> str:
+        """Why these are not to be taken after others with equal signals; empty if they may be."""
+        found = {}
+        for example in examples:
+            labels = b"".join(y.tobytes() for y in example["labels"].values())
+            here = _Seen(split, example["record_id"], labels)
+            digest = example.pop("signal_digest")
+            first = self.seen.get(digest) or found.setdefault(digest, here)
+            if first.split != split:
+                return f"has the signal of record {first.record_id} in split {first.split}: a leak"
+            if first.labels != labels:
+                return f"has the signal of record {first.record_id}, and other labels"
+        self.seen |= found
+        return ""

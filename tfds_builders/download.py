@@ -8,8 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
+from tfds_builders.errors import SourceError
+from tfds_builders.files import parse_sha256, sha256_of
 from tfds_builders.progress import progress
-from tfds_builders.records import SourceError, parse_sha256, sha256_of
 
 _CONNECTIONS = 8
 _TIMEOUT = 60  # seconds
@@ -32,7 +33,7 @@ def fetch(published: Published, folder: Path) -> Path:
     sums = _get(sums_address)
     digests = {
         name: digest
-        for name, digest in parse_sha256(sums.decode(), sums_address).items()
+        for name, digest in parse_sha256(_text(sums, sums_address), sums_address).items()
         if published.wanted(name)
     }
     for name in digests:
@@ -55,6 +56,13 @@ def fetch(published: Published, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "SHA256SUMS.txt").write_bytes(sums)
     return folder
+
+
+def _text(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{where}: not text in UTF-8 ({error})") from None
 
 
 def _has(path: Path, digest: str) -> bool:

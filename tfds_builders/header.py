@@ -9,6 +9,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from tfds_builders.errors import RecordError
+from tfds_builders.files import capitals
 
 # File, format, gain, resolution, zero, initial value, checksum, block size, name. A unit may be
 # left out: then it is mV by the format's definition, as in MIT-BIH.
@@ -61,17 +62,11 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise RecordError(f"{path}: no such file{_hint(path)}") from None
+        raise RecordError(f"{path}: no such file{capitals(path)}") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("latin-1")
-
-
-def _hint(path: Path) -> str:
-    """Says where the file is there but for its extension's case."""
-    other = path.with_suffix(path.suffix.upper())
-    return f" (rename {other.name}, which is there)" if other.is_file() else ""
 
 
 def parse_header(text: str, where: Path) -> Header:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
-from tfds_builders.records import RecordError
+from tfds_builders.errors import RecordError
 
 Example = dict[str, Any]
 
@@ -23,22 +23,28 @@ _AHEAD = 16  # records in memory
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One record: `read` returns its examples or raises RecordError."""
+    """One record: `read` returns its examples or raises RecordError.
+
+    `stem` is the path, in the source folder, that its files have but for the suffix.
+    """
 
     record_id: str
     read: Callable[[], list[Example]]
+    stem: str = ""
 
 
 def read_all(
-    jobs: Sequence[Job], executor: Executor | None
+    jobs: Sequence[Job],
+    executor: Executor | None,
+    examined: Callable[[list[Example]], list[Example]],
 ) -> Iterator[tuple[Job, list[Example] | str]]:
-    """Yields each job with its examples, or with the reason why there are none, in order."""
+    """Yields each job with its examined examples, or the reason why there are none, in order."""
     if executor is None:
-        yield from ((job, read(job)) for job in jobs)
+        yield from ((job, read(job, examined)) for job in jobs)
         return
     pending = deque()
     for job in jobs:
-        pending.append((job, executor.submit(read, job)))
+        pending.append((job, executor.submit(read, job, examined)))
         if len(pending) > _AHEAD:
             first, future = pending.popleft()
             yield first, future.result()
@@ -46,10 +52,12 @@ def read_all(
         yield first, future.result()
 
 
-def read(job: Job) -> list[Example] | str:
+def read(
+    job: Job, examined: Callable[[list[Example]], list[Example]] = list
+) -> list[Example] | str:
     """A record's examples, or the reason why there are none."""
     try:
-        return job.read()
+        return examined(job.read())
     except (RecordError, OSError) as error:
         return str(error)
 

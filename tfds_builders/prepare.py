@@ -19,8 +19,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from tfds_builders.build import RATE_CONFIGS, BadRecordsError
-from tfds_builders.records import SourceError
+from tfds_builders.errors import SourceError
 
+_AGAIN = "--overwrite prepares it again, another --data_dir keeps both"
 NAMES = ("ptb_xl", "cpsc2018", "mit_bih", "simulated")
 
 
@@ -33,24 +34,59 @@ def main(argv: list[str] | None = None) -> int:
     args = _parse(argv)
     tfds.disable_progress_bar()  # TFDS shows a bar per shard; the builders show one for all
     logging.set_verbosity(logging.ERROR)
+    builder = None
     try:
-        builder = _builder(args)
-        if builder.is_prepared():
+        builder = _builder(args, args.data_dir)
+        if builder.is_prepared() and not args.overwrite:
+            _check_same(builder, args)
             print(f"{args.name} is already prepared in {builder.data_path}")
             return 0
         with _sigterm_as_exit():
-            _build(builder, args)
+            (_replace if builder.is_prepared() else _build)(builder, args)
     except BadRecordsError as error:
         hint = "" if args.skip_bad else " (--skip_bad goes on without them)"
         print(f"{args.name}: {error}\nnothing was built{hint}", file=sys.stderr)
         return 1
     except (SourceError, OSError, RuntimeError) as error:
+        if builder is not None and _made_meanwhile(args, error):
+            print(f"{args.name} was prepared meanwhile, in {builder.data_path}")
+            return 0
         if not _is_for_the_user(error):
             raise
         print(f"{args.name}: {error}", file=sys.stderr)
         return 2
-    _report(builder)
+    _report(_builder(args, args.data_dir))
     return 0
+
+
+def _check_same(builder: tfds.core.DatasetBuilder, args: argparse.Namespace) -> None:
+    """Raises SourceError where other options or files than these made what is prepared."""
+    metadata = builder.info.metadata or {}
+    wanted = {"limb_leads": args.limb_leads and args.limb_leads.replace("_", " ")}
+    wanted["signals"] = args.signals
+    for key, value in wanted.items():
+        if value and metadata.get(key) != value:
+            raise SourceError(
+                f"{builder.data_path} was prepared with {key} {metadata.get(key)}, not {value}: "
+                f"{_AGAIN}"
+            )
+    made_of = metadata.get("source_sha256")
+    if args.source and made_of and builder.fingerprint(args.source) != made_of:
+        raise SourceError(
+            f"{builder.data_path} was prepared from other files than {args.source} holds now: "
+            f"{_AGAIN}"
+        )
+
+
+def _made_meanwhile(args: argparse.Namespace, error: Exception) -> bool:
+    """Another process has prepared the same from the same files, and was quicker."""
+    if isinstance(error, SourceError) or args.overwrite:
+        return False
+    there = _builder(args, args.data_dir)
+    if not there.is_prepared():
+        return False
+    _check_same(there, args)
+    return True
 
 
 def _is_for_the_user(error: Exception) -> bool:
@@ -71,32 +107,43 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="at 100 Hz (ptb_xl only): the published files, or made from those of 500 Hz; "
         "default: resampled, but published where the folder has no records500",
     )
+    parser.add_argument(
+        "--limb_leads",
+        choices=("checked", "as_given"),
+        help="as_given takes leads I to aVF that contradict Einthoven's law (default: checked)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--skip_bad", action="store_true", help="go on without unusable records")
     parser.add_argument("--records", type=int, help="how many to simulate (simulated only)")
     args = parser.parse_args(argv)
-    if args.name == "simulated" and (args.source or args.skip_bad):
-        parser.error("simulated has no source: --source and --skip_bad do not apply")
+    if args.name == "simulated" and (args.source or args.skip_bad or args.limb_leads):
+        parser.error("simulated has no source: --source, --skip_bad and --limb_leads do not apply")
     if args.name != "simulated" and args.records is not None:
         parser.error("--records applies to simulated only")
     if args.signals and (args.name != "ptb_xl" or args.rate != 100):
         parser.error("--signals applies to ptb_xl with --rate 100 only: all else has one source")
     if args.records is not None and args.records < 1:
         parser.error(f"--records {args.records}: at least 1")
-    if args.source and not (args.source.is_dir() and any(args.source.iterdir())):
-        parser.error(f"--source {args.source}: no such folder, or it is empty")
+    try:
+        if args.source and not (args.source.is_dir() and any(args.source.iterdir())):
+            parser.error(f"--source {args.source}: no such folder, or it is empty")
+    except OSError as error:
+        parser.error(f"--source {args.source}: {error.strerror}")
     return args
 
 
-def _builder(args: argparse.Namespace) -> tfds.core.DatasetBuilder:
+def _builder(args: argparse.Namespace, data_dir: Path) -> tfds.core.DatasetBuilder:
     module = importlib.import_module(f"tfds_builders.{args.name}.{args.name}_dataset_builder")
     builder = module.Builder(
-        config=f"rate{args.rate}", data_dir=args.data_dir, file_format="array_record"
+        config=f"rate{args.rate}", data_dir=data_dir, file_format="array_record"
     )
     if args.skip_bad:
         builder.skip_bad = True
+    if args.limb_leads:
+        builder.limb_leads = args.limb_leads == "checked"
     if args.signals:
         builder.signals = args.signals
-    if args.records is not None:
+    if args.records is not None and not (args.overwrite and builder.is_prepared()):
         builder.num_records = args.records
     return builder
 
@@ -128,6 +175,16 @@ def _build(builder: tfds.core.DatasetBuilder, args: argparse.Namespace) -> None:
             raise
 
 
+def _replace(there: tfds.core.DatasetBuilder, args: argparse.Namespace) -> None:
+    """Builds beside what is prepared, which gives way only when the new one is whole."""
+    with tempfile.TemporaryDirectory(prefix=".prepare-", dir=args.data_dir) as scratch:
+        made = _builder(args, Path(scratch))
+        _build(made, args)
+        old = Path(scratch) / "old"
+        there.data_path.rename(old)
+        made.data_path.rename(there.data_path)
+
+
 def _remove_traces(builder: tfds.core.DatasetBuilder, made: Path | None) -> None:
     """Folders that TFDS made around the incomplete one, which it removes itself."""
     downloads = Path(builder.data_dir).parents[2] / "downloads"
@@ -149,7 +206,14 @@ def _remove_if_empty(folder: Path) -> None:
 def _report(builder: tfds.core.DatasetBuilder) -> None:
     sizes = ", ".join(f"{name} {info.num_examples}" for name, info in builder.info.splits.items())
     print(f"{builder.name}: {sizes} examples in {builder.data_path}")
-    if bad := builder.info.metadata.get("bad_records"):
+    metadata = builder.info.metadata
+    if verified := metadata.get("files_verified"):
+        print(f"{verified} files agree with SHA256SUMS.txt")
+    if dead := metadata.get("dead_leads"):
+        some = ", ".join(f"{key} {' '.join(leads)}" for key, leads in list(dead.items())[:5])
+        more = ", ..." if len(dead) > 5 else ""
+        print(f"{len(dead)} with leads that never change, masked: {some}{more}")
+    if bad := metadata.get("bad_records"):
         print(f"without {len(bad)} bad records, see {builder.data_path / 'bad_records.json'}")
 
 

@@ -3,20 +3,18 @@
 Everything here is free of TFDS.
 """
 
-import hashlib
-import re
 from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tfds_builders.errors import RecordError, SourceError
+from tfds_builders.errors import RecordError
+from tfds_builders.files import verify_sha256
 from tfds_builders.header import Signal, read_header
+from tfds_builders.leads import LEADS
 from tfds_builders.samples import read_samples
-
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
 _LEAD_INDEX = {name.casefold(): i for i, name in enumerate(LEADS)} | {"mlii": LEADS.index("II")}
 _MICROVOLTS = {"mv": 1000.0, "uv": 1.0, "µv": 1.0, "μv": 1.0}  # micro sign and Greek mu
@@ -37,16 +35,22 @@ def read_wfdb(
     *,
     sha256: Mapping[str, str] | None = None,
     required_leads: Collection[str] = (),
+    published_rate: float | None = None,
 ) -> Recording:
     """Reads the record `stem`.hea at `rate` Hz.
 
-    `sha256` maps names of files beside the header to the digests that they must have. Raises
+    `sha256` maps names of files beside the header to the digests that they must have;
+    `published_rate` in Hz is that of all of a dataset's records, where it is known. Raises
     RecordError for anything that would make the samples or their meaning uncertain.
     """
     path = stem.with_name(stem.name + ".hea")
     for name, digest in (sha256 or {}).items():
         verify_sha256(stem.with_name(name), digest)
     header = read_header(path)
+    if published_rate is not None and header.rate != published_rate:
+        raise RecordError(
+            f"{path}: states {header.rate:g} Hz, the dataset is published at {published_rate:g} Hz"
+        )
     samples = read_samples(header, path)
     baseline = np.array([signal.baseline for signal in header.signals])
     gain = np.array([_units_per_microvolt(signal, path) for signal in header.signals])
@@ -120,42 +124,3 @@ def _units_per_microvolt(signal: Signal, path: Path) -> float:
         return signal.gain / _MICROVOLTS[signal.unit.casefold()]
     except KeyError:
         raise RecordError(f"{path}: unknown unit {signal.unit!r}; known: mV, uV") from None
-
-
-def load_sha256(folder: Path) -> dict[str, str]:
-    """`SHA256SUMS.txt` of a folder as {relative path: hex digest}; empty where there is none."""
-    path = folder / "SHA256SUMS.txt"
-    if not path.is_file():
-        return {}
-    return parse_sha256(path.read_text(encoding="utf-8"), path)
-
-
-def parse_sha256(text: str, where: Path | str) -> dict[str, str]:
-    digests = {}
-    for line in filter(None, map(str.strip, text.splitlines())):
-        match = re.fullmatch(r"([0-9a-fA-F]{64})\s+\*?(?:\./)?(.+)", line)
-        if match is None:
-            raise SourceError(f"{where}: not a SHA-256 line: {line[:80]!r}")
-        digests[match[2]] = match[1].lower()
-    return digests
-
-
-def digests_of(sums: Mapping[str, str], stem: str, suffixes: Sequence[str]) -> dict[str, str]:
-    """{file name: digest} of one record's files, `stem` being its path in the folder."""
-    paths = (stem + suffix for suffix in suffixes)
-    return {PurePosixPath(path).name: sums[path] for path in paths if path in sums}
-
-
-def verify_sha256(path: Path, expected: str) -> None:
-    """Raises RecordError where the file is missing or differs."""
-    if not path.is_file():
-        raise RecordError(f"{path}: no such file")
-    if (actual := sha256_of(path)) != expected:
-        raise RecordError(
-            f"{path}: SHA-256 {actual[:12]}..., SHA256SUMS.txt says {expected[:12]}..."
-        )
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

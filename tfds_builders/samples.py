@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tfds_builders.errors import RecordError
+from tfds_builders.files import capitals
 from tfds_builders.header import Header, Signal
 
 # Formats of fixed width: bits per sample, and the value that marks an invalid one.
@@ -53,7 +54,7 @@ def _read_file(
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise RecordError(f"{path}: no such file") from None
+        raise RecordError(f"{path}: no such file{capitals(path)}") from None
     if len(data) < expected:
         raise RecordError(f"{path}: truncated, {len(data)} of {expected} bytes")
     return decode(data[offset:expected], form, count).reshape(num_samples, len(signals))

@@ -10,7 +10,7 @@ import wfdb
 
 from tfds_builders import prepare
 from tfds_builders.cpsc2018 import read
-from tfds_builders.records import LEADS
+from tfds_builders.leads import LEADS
 from tfds_builders.simulated.layouts import write_cpsc2018
 
 
@@ -93,6 +93,25 @@ def test_folders_that_cannot_be_told_are_refused(tmp_path, capsys):
     assert "of A0001 are not numbers 1-9" in fails(source / "d", tmp_path, capsys, 2)
     (source / "d" / "REFERENCE.csv").write_text("Recording,First_label\nE0001,1\n")
     assert "not a CPSC2018 record name" in fails(source / "d", tmp_path, capsys, 2)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path, capsys):
+    source = tmp_path / "source"
+    write_cpsc2018(source / "a", layout="original", records=2, max_seconds=8)
+    (source / "b").mkdir()
+    (source / "b" / "A0001.mat").write_bytes((source / "a" / "A0002.mat").read_bytes())
+    assert "a/A0001.mat and b/A0001.mat are of one name" in fails(source, tmp_path, capsys, 2)
+
+
+def test_blank_rows_and_cut_rows_of_the_labels(tmp_path, capsys, build, examples):
+    source = tmp_path / "source"
+    write_cpsc2018(source, layout="original", records=2, max_seconds=8)
+    path = source / "REFERENCE.csv"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.rstrip().rstrip(","), encoding="utf-8")
+    assert "cells for 4 columns: is the file cut short?" in fails(source, tmp_path, capsys, 2)
+    path.write_text(text + ",,,\n\n", encoding="utf-8-sig")
+    assert len(examples(build("cpsc2018", source))) == 2
 
 
 def test_bad_records_of_the_original_layout(tmp_path, capsys):

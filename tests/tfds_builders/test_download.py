@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tfds_builders.download import Published, fetch
+from tfds_builders.errors import SourceError
 from tfds_builders.mit_bih.mit_bih_dataset_builder import Builder
-from tfds_builders.records import SourceError
 from tfds_builders.simulated.layouts import write_mit_bih
 
 

@@ -12,7 +12,8 @@ import pytest
 import scipy.io
 import wfdb.processing
 
-from tfds_builders.records import LEADS, RecordError
+from tfds_builders.errors import RecordError
+from tfds_builders.leads import LEADS
 from tfds_builders.simulated import cases
 from tfds_builders.simulated.layouts import write_cpsc2018, write_mit_bih, write_ptb_xl
 

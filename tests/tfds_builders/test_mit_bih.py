@@ -8,9 +8,10 @@ import pytest
 import wfdb
 
 from tfds_builders import prepare
+from tfds_builders.errors import RecordError
+from tfds_builders.leads import LEADS
 from tfds_builders.mit_bih import read
 from tfds_builders.mit_bih.mit_bih_dataset_builder import SPLITS
-from tfds_builders.records import LEADS, RecordError
 from tfds_builders.simulated.layouts import write_mit_bih
 
 # AAMI EC57 as published in tables, written out again.
@@ -147,6 +148,7 @@ def test_rhythms_hold_until_the_next_and_windows_keep_their_own_beats(tmp_path):
     [
         ((8000, "+", "(WHAT"), r"100\.atr: unknown rhythm '\(WHAT'"),
         ((8000, "B", ""), r"100\.atr: beat 'B' at sample 8000 has no AAMI class here"),
+        ((9001, "+", "(N"), r"100\.atr: annotates rhythms outside the 9000 samples"),
         ((9001, "N", ""), r"100\.atr: annotates beats outside the 9000 samples"),
     ],
 )
@@ -164,6 +166,17 @@ def test_truncated_and_missing_annotations_are_refused(tmp_path):
         read.examples(stem, "100", 1, 100, {})
     path.unlink()
     with pytest.raises(RecordError, match=r"100\.atr: no such file"):
+        read.examples(stem, "100", 1, 100, {})
+
+
+def test_annotations_that_say_nothing(tmp_path):
+    stem = write_annotated(tmp_path, [(20, "+", "(N"), (300, "N", "")])
+    path = stem.with_suffix(".atr")
+    path.write_bytes(b"\0\0")
+    with pytest.raises(RecordError, match=r"100\.atr: holds no annotations"):
+        read.examples(stem, "100", 1, 100, {})
+    write_annotated(tmp_path, [(20, "+", "(N")])
+    with pytest.raises(RecordError, match=r"100\.atr: annotates no beats"):
         read.examples(stem, "100", 1, 100, {})
 
 

@@ -15,8 +15,8 @@ import tensorflow_datasets as tfds
 
 from tfds_builders import jobs, prepare
 from tfds_builders.build import VERSION
+from tfds_builders.errors import RecordError, SourceError
 from tfds_builders.progress import progress
-from tfds_builders.records import RecordError, SourceError
 from tfds_builders.simulated.layouts import write_mit_bih, write_ptb_xl
 
 REPOSITORY = Path(__file__).parents[2]
@@ -155,6 +155,7 @@ def test_failure_leaves_other_prepared_data_alone(source, tmp_path):
         (["mit_bih", "--rate", "100", "--signals", "resampled"], "--signals applies to ptb_xl"),
         (["ptb_xl", "--records", "5"], "--records applies to simulated only"),
         (["simulated", "--skip_bad"], "simulated has no source"),
+        (["simulated", "--limb_leads", "as_given"], "simulated has no source"),
         (["simulated", "--records", "0"], "--records 0: at least 1"),
         (["ptb_xl", "--source", "/does/not/exist"], "/does/not/exist: no such folder"),
     ],

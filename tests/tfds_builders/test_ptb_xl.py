@@ -3,6 +3,7 @@
 import ast
 import csv
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from ecg_jax.data import records
 from ecg_jax.errors import UserError
 from tfds_builders import prepare
 from tfds_builders.build import VERSION
+from tfds_builders.errors import SourceError
+from tfds_builders.leads import LEADS
 from tfds_builders.ptb_xl.ptb_xl_dataset_builder import Builder
 from tfds_builders.ptb_xl.scp import NUM_CLASSES, load_statements
-from tfds_builders.records import LEADS, SourceError
 from tfds_builders.simulated.layouts import write_ptb_xl
 
 
@@ -137,8 +139,12 @@ def test_columns_are_read_by_name(published, build, examples):
     ("column", "value", "message"),
     [
         ("strat_fold", "11", "line 2: strat_fold 11 is not in 1-10"),
-        ("patient_id", "x", "line 2: could not convert string to float"),
+        ("patient_id", "x", "line 2: patient_id 'x' is not a whole number"),
+        ("patient_id", "1e3", "line 2: patient_id '1e3' is not a whole number"),
+        ("strat_fold", "9.7", "line 2: strat_fold '9.7' is not a whole number"),
+        ("strat_fold", "inf", "line 2: strat_fold 'inf' is not a whole number"),
         ("filename_hr", "../00001_hr", "leaves the folder"),
+        ("filename_hr", "records500/00000/00002_hr", "rows have only 23 different filename_hr"),
         ("ecg_id", "2", "rows have only 23 different ecg_id"),
     ],
 )
@@ -153,6 +159,90 @@ def test_tables_that_cannot_be_trusted_are_refused(
     status = prepare.main(["ptb_xl", "--source", str(folder), "--data_dir", str(tmp_path / "d")])
     assert status == 2 and not (tmp_path / "d").exists()
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("sex", "0.5", "sex '0.5' is neither 0 nor 1 nor empty"),
+        ("sex", "nan", "sex 'nan' is neither"),
+        ("sex", "inf", "sex 'inf' is neither"),
+        ("sex", "99999999999", "sex '99999999999' is neither"),
+        ("age", "1,0", "age '1,0' is not a plain number"),
+        ("age", "inf", "age 'inf' is not a plain number"),
+        ("age", "301", "age 301 is not in 0-300"),
+        ("filename_hr", "records500/" + "a" * 300, "File name too long"),
+    ],
+)
+def test_cells_of_one_record(published, tmp_path, capsys, column, value, message):
+    folder = tmp_path / "source"
+    shutil.copytree(published, folder)
+    rows = table(folder)
+    rows[4][column] = value
+    rewrite(folder, rows)
+    arguments = ["ptb_xl", "--source", str(folder), "--data_dir", str(tmp_path / "d")]
+    assert prepare.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert f"record {rows[4]['ecg_id']}: " in error and message in error
+    assert prepare.main([*arguments, "--skip_bad"]) == 0
+
+
+def test_ids_keep_all_their_digits(published, tmp_path, build, examples):
+    folder = tmp_path / "source"
+    shutil.copytree(published, folder)
+    rows = table(folder)
+    rows[4]["patient_id"] = "12345678901234567.0"
+    rows[4]["age"] = "nan"
+    rewrite(folder, rows)
+    _, example = examples(build("ptb_xl", folder, "--rate", "100"))[rows[4]["ecg_id"]]
+    assert example["patient_id"] == b"12345678901234567" and np.isnan(example["age"])
+
+
+def test_a_byte_order_mark_and_blank_rows_are_no_matter(published, tmp_path, build, examples):
+    folder = tmp_path / "source"
+    shutil.copytree(published, folder)
+    (folder / "SHA256SUMS.txt").unlink()
+    for name in ("ptbxl_database.csv", "scp_statements.csv"):
+        text = (folder / name).read_text(encoding="utf-8")
+        commas = "," * text.split("\n")[0].count(",")
+        text = text.rstrip("\n") + f"\n{commas}\n\n"
+        (folder / name).write_text(text, encoding="utf-8-sig")
+    assert len(examples(build("ptb_xl", folder, "--rate", "100"))) == 24
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("heart_axis", "report", "column 'report' occurs twice"),
+        (
+            r",records500/00000/00024_hr\s*\Z",
+            "",
+            "line 25: 27 cells for 28 columns: is the",
+        ),
+        (r"records500/00000/00024_hr\s*\Z", '"rec', "not a table"),
+    ],
+)
+def test_tables_that_are_cut_or_ambiguous(published, tmp_path, capsys, old, new, message):
+    folder = tmp_path / "source"
+    shutil.copytree(published, folder)
+    (folder / "SHA256SUMS.txt").unlink()
+    path = folder / "ptbxl_database.csv"
+    text, count = re.subn(old, new, path.read_text(encoding="utf-8"), count=1)
+    assert count
+    path.write_text(text, encoding="utf-8")
+    arguments = ["ptb_xl", "--source", str(folder), "--data_dir", str(tmp_path / "d")]
+    assert prepare.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_files_that_no_row_names(published, tmp_path, capsys):
+    folder = tmp_path / "source"
+    shutil.copytree(published, folder)
+    rewrite(folder, table(folder)[:-1])
+    arguments = ["ptb_xl", "--source", str(folder), "--data_dir", str(tmp_path / "d")]
+    assert prepare.main(arguments) == 1
+    assert "00024_hr.hea: there, but no record" in capsys.readouterr().err.replace("dat, ", "")
 
 
 def test_patient_in_two_splits_is_refused(published, tmp_path, capsys):
@@ -174,6 +264,9 @@ def test_patient_in_two_splits_is_refused(published, tmp_path, capsys):
     [
         ("{'NOPE': 100.0}", "unknown statement NOPE"),
         ("{'NORM': 101.0}", "likelihood outside 0-100"),
+        ("{'NORM': 1" + "0" * 400 + "}", "unreadable"),
+        ("{" * 5000 + "}" * 5000, "unreadable"),
+        ("{'NORM': 100.0, 'NORM': 0.0}", "a statement occurs twice"),
         ("{'NORM': __import__('os').getpid()}", "unreadable"),
     ],
 )
@@ -186,6 +279,15 @@ def test_codes_are_parsed_not_run(published, tmp_path, capsys, codes, message):
     status = prepare.main(["ptb_xl", "--source", str(folder), "--data_dir", str(tmp_path / "d")])
     error = capsys.readouterr().err
     assert status == 1 and f"record {rows[4]['ecg_id']}: " in error and message in error
+
+
+@pytest.mark.parametrize("value", ["1,0", "0.5", "nan", "2"])
+def test_flags_of_statements_are_0_or_1(published, tmp_path, value):
+    text = (published / "scp_statements.csv").read_text(encoding="utf-8")
+    short = tmp_path / "scp_statements.csv"
+    short.write_text(text.replace("1.0", f'"{value}"', 1), encoding="utf-8")
+    with pytest.raises(SourceError, match=f"line 2: diagnostic '{value}' is not 0 or 1"):
+        load_statements(short)
 
 
 def test_incomplete_statements_are_refused(published, tmp_path):
@@ -345,7 +447,11 @@ def test_real_records_at_500_hz_equal_wfdbs(real_data, build, examples, tmp_path
     folder = tmp_path / "part"
     folder.mkdir()
     shutil.copy(real_data / "ptb-xl" / "scp_statements.csv", folder)
-    (folder / "records500").symlink_to(real_data / "ptb-xl" / "records500")
+    for row in rows:
+        (folder / row["filename_hr"]).parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (".hea", ".dat"):
+            name = row["filename_hr"] + suffix
+            (folder / name).symlink_to(real_data / "ptb-xl" / name)
     rewrite(folder, rows)
     found = examples(build("ptb_xl", folder))
     assert len(found) == len(rows)

@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 import wfdb
 
-from tfds_builders.records import (
-    LEADS,
-    RecordError,
-    SourceError,
-    load_sha256,
-    read_wfdb,
-    resample,
-    to_recording,
-)
+from tfds_builders.errors import RecordError, SourceError
+from tfds_builders.files import load_sha256
+from tfds_builders.leads import LEADS
+from tfds_builders.records import read_wfdb, resample, to_recording
 
 
 def write(folder: Path, names, digital, *, fs=500, fmt="16", gain=1000.0, baseline=0, units="mV"):

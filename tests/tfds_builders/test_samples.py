@@ -8,8 +8,8 @@ import pytest
 import wfdb
 from wfdb.io.header import HeaderSyntaxError
 
+from tfds_builders.errors import RecordError
 from tfds_builders.header import read_header
-from tfds_builders.records import RecordError
 from tfds_builders.samples import FORMATS, read_samples
 from tfds_builders.simulated.wfdb_files import write_format_16
 

@@ -10,7 +10,8 @@ import scipy.signal
 import tensorflow_datasets as tfds
 import wfdb.processing
 
-from tfds_builders.records import LEADS, RecordError, SourceError
+from tfds_builders.errors import RecordError, SourceError
+from tfds_builders.leads import LEADS
 from tfds_builders.simulated import cases, heart
 from tfds_builders.simulated.findings import (
     CODES,

@@ -10,8 +10,8 @@ import tensorflow_datasets as tfds
 from tfds_builders.build import EcgBuilder, features
 from tfds_builders.cpsc2018 import read
 from tfds_builders.download import Published
+from tfds_builders.files import digests_of
 from tfds_builders.jobs import Job
-from tfds_builders.records import digests_of, load_sha256
 
 
 class Builder(EcgBuilder):
@@ -29,6 +29,8 @@ class Builder(EcgBuilder):
         wanted=re.compile(r"training/cpsc_2018/g\d+/A\d{4}\.(hea|mat)").fullmatch,
     )
     PUBLISHED_RATE: ClassVar = read.FS
+    SECONDS: ClassVar = (3, 150)  # published are 6 to 144
+    SUFFIXES: ClassVar = read.SUFFIXES
     RECORDS_PER_SHARD: ClassVar = 250  # of 16 s on average: 48 MB at 500 Hz
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -39,13 +41,15 @@ class Builder(EcgBuilder):
             split_seed=read.SPLIT_SEED,
         )
 
-    def _plan(self, source: Path) -> dict[str, list[Job]]:
-        sha256 = load_sha256(source)
+    def _files(self, source: Path) -> list[str]:
+        return read.find_files(source)
+
+    def _plan(self, source: Path, files: list[str], sums: dict[str, str]) -> dict[str, list[Job]]:
         splits = {"train": [], "validation": [], "test": []}
-        for name, record in sorted(read.find_records(source).items()):
-            path = record.stem.relative_to(source).as_posix()
-            digests = digests_of(sha256, path, (".hea", ".mat"))
+        for name, record in sorted(read.find_records(source, files, sums).items()):
+            stem = record.stem.relative_to(source).as_posix()
+            digests = digests_of(sums, stem, self.SUFFIXES)
             splits[read.split_of(read.fold_of(name))].append(
-                Job(name, functools.partial(read.example, record, self.rate, digests))
+                Job(name, functools.partial(read.example, record, self.rate, digests), stem)
             )
         return splits

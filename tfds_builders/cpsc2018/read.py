@@ -1,24 +1,19 @@
 """CPSC2018 in its two published layouts, and one record of either as an example."""
 
-import csv
 import dataclasses
 import hashlib
-import io
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from tfds_builders.records import (
-    LEADS,
-    RecordError,
-    Recording,
-    SourceError,
-    read_wfdb,
-    to_recording,
-    verify_sha256,
-)
+from tfds_builders.errors import RecordError, SourceError
+from tfds_builders.files import capitals, stem_of, verify_sha256, walk, with_suffix
+from tfds_builders.header import read_text
+from tfds_builders.leads import LEADS
+from tfds_builders.records import Recording, read_wfdb, to_recording
+from tfds_builders.table import integer, read_table
 
 FS = 500  # Hz
 
@@ -60,7 +55,11 @@ CLASS_OF_SNOMED = {
 NUM_FOLDS = 25
 SPLIT_SEED = "ecg_jax/cpsc2018/0"
 
+SUFFIXES = (".hea", ".mat")
+TABLE = "REFERENCE.csv"
 _RECORD_NAME = re.compile(r"A\d{4}")
+_RECORD_FILE = re.compile(r"(^|/)A\d{4}\.(hea|mat)$")
+_NO_NAME = "not a CPSC2018 record name (A0001 to A6877)"
 
 
 def fold_of(record_id: str) -> int:
@@ -83,12 +82,28 @@ class Source:
     classes: tuple[str, ...] | None
 
 
-def find_records(folder: Path) -> dict[str, Source]:
-    """Records by name, of whichever layout the folder holds; raises SourceError."""
-    references = sorted(folder.rglob("REFERENCE.csv"))
-    # The Challenge's training folder holds other datasets too, beside cpsc_2018.
-    nested = [f for f in (folder / "cpsc_2018", folder / "training" / "cpsc_2018") if f.is_dir()]
-    headers = sorted((nested[0] if nested else folder).rglob("*.hea"))
+def find_files(folder: Path) -> list[str]:
+    """Paths below `folder` of the records' files and of their tables; raises SourceError."""
+    files = walk(folder, _below(folder))
+    return [f for f in files if PurePosixPath(f).name == TABLE or with_suffix([f], SUFFIXES)]
+
+
+def _below(folder: Path) -> str:
+    """The Challenge's training folder holds other datasets too, beside cpsc_2018."""
+    nested = [below for below in ("cpsc_2018", "training/cpsc_2018") if (folder / below).is_dir()]
+    return nested[0] if nested else ""
+
+
+def find_records(
+    folder: Path, files: list[str] | None = None, sums: Collection[str] = ()
+) -> dict[str, Source]:
+    """Records by name, of whichever layout the folder holds; raises SourceError.
+
+    `files` are those of `find_files`; `sums` lists files that should be there.
+    """
+    files = find_files(folder) if files is None else files
+    references = [folder / file for file in files if PurePosixPath(file).name == TABLE]
+    headers = with_suffix(files, (".hea",))
     if references and headers:
         raise SourceError(
             f"{folder}: holds both layouts (REFERENCE.csv and *.hea), which share records: "
@@ -97,28 +112,32 @@ def find_records(folder: Path) -> dict[str, Source]:
     if not references and not headers:
         raise SourceError(f"{folder}: neither REFERENCE.csv nor *.hea below it")
     if headers:
-        sources = [Source(path.with_suffix(""), None) for path in headers]
+        # A record of which a file is missing is found by another, or by its line in the digests.
+        listed = [f for f in sums if f.startswith(_below(folder)) and _RECORD_FILE.search(f)]
+        stems = sorted({stem_of(f) for f in [*with_suffix(files, SUFFIXES), *listed]})
+        sources = [Source(folder / stem, None) for stem in stems]
     else:
-        sources = _read_references(folder, references)
+        sources = _read_references(folder, references, with_suffix(files, (".mat",)))
     return _by_name(folder, sources)
 
 
-def _read_references(folder: Path, references: list[Path]) -> list[Source]:
-    found = {path.stem: path.with_suffix("") for path in sorted(folder.rglob("A*.mat"))}
+def _read_references(folder: Path, references: list[Path], files: list[str]) -> list[Source]:
+    found: dict[str, str] = {}
+    for stem in map(stem_of, files):
+        name = PurePosixPath(stem).name
+        if name in found:
+            raise SourceError(f"{folder}: {found[name]}.mat and {stem}.mat are of one name")
+        found[name] = stem
     sources = []
     for path in references:
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except ValueError as error:
-            raise SourceError(f"{path}: not UTF-8 ({error})") from None
-        with io.StringIO(text, newline="") as file:
-            reader = csv.DictReader(file)
-            if missing := {"Recording", "First_label"} - set(reader.fieldnames or ()):
-                raise SourceError(f"{path}: lacks column {', '.join(sorted(missing))}")
-            for row in reader:
-                name = row["Recording"].strip()
-                stem = found.pop(name, path.with_name(name))
-                sources.append(Source(stem, _reference_classes(row, path)))
+        for line, row in read_table(path, ("Recording", "First_label"), "CPSC2018's labels"):
+            name = row["Recording"].strip()
+            if not _RECORD_NAME.fullmatch(name):
+                raise SourceError(f"{path}, line {line}: {name[:60]!r} is {_NO_NAME}")
+            stem = found.pop(name, None)
+            # Where there is no such file, reading it says so.
+            place = path.with_name(name) if stem is None else folder / stem
+            sources.append(Source(place, _reference_classes(row, path)))
     if found:
         raise SourceError(
             f"{folder}: no REFERENCE.csv names {', '.join(sorted(found)[:5])} "
@@ -130,7 +149,7 @@ def _read_references(folder: Path, references: list[Path]) -> list[Source]:
 def _reference_classes(row: Mapping[str, str], path: Path) -> tuple[str, ...]:
     labels = [row.get(f"{nth}_label") for nth in ("First", "Second", "Third")]
     try:
-        numbers = [int(label) for label in labels if label and label.strip()]
+        numbers = [integer(label.strip()) for label in labels if label and label.strip()]
     except ValueError:
         numbers = []
     if not numbers or not all(1 <= number <= len(CLASSES) for number in numbers):
@@ -139,13 +158,16 @@ def _reference_classes(row: Mapping[str, str], path: Path) -> tuple[str, ...]:
 
 
 def _by_name(folder: Path, sources: list[Source]) -> dict[str, Source]:
-    records = {}
+    records: dict[str, Source] = {}
     for source in sources:
         name = source.stem.name
         if not _RECORD_NAME.fullmatch(name):
-            raise SourceError(f"{source.stem}: not a CPSC2018 record name (A0001 to A6877)")
+            raise SourceError(f"{source.stem}: {_NO_NAME}")
         if name in records:
-            raise SourceError(f"{folder}: record {name} occurs twice")
+            places = {str(record.stem.parent) for record in (records[name], source)}
+            raise SourceError(
+                f"{folder}: record {name} occurs twice, in {' and '.join(sorted(places))}"
+            )
         records[name] = source
     return records
 
@@ -154,7 +176,9 @@ def example(source: Source, rate: int, sha256: Mapping[str, str]) -> list[dict]:
     """The record's one example; raises RecordError."""
     name = source.stem.name
     if source.classes is None:
-        recording = read_wfdb(source.stem, rate, sha256=sha256, required_leads=LEADS)
+        recording = read_wfdb(
+            source.stem, rate, sha256=sha256, required_leads=LEADS, published_rate=FS
+        )
         classes = header_classes(source.stem.with_suffix(".hea"))
     else:
         recording, classes = _read_struct(source.stem, rate, sha256), source.classes
@@ -173,7 +197,7 @@ def example(source: Source, rate: int, sha256: Mapping[str, str]) -> list[dict]:
 
 def header_classes(path: Path) -> tuple[str, ...]:
     """Classes of the header's `#Dx:` line; raises RecordError."""
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_text(path)
     match = re.search(r"^#\s*Dx:(.*)$", text, re.MULTILINE)
     codes = [code.strip() for code in match[1].split(",")] if match else []
     if unknown := [code for code in codes or [""] if code not in CLASS_OF_SNOMED]:
@@ -189,7 +213,7 @@ def _read_struct(stem: Path, rate: int, sha256: Mapping[str, str]) -> Recording:
     for name, digest in sha256.items():
         verify_sha256(path.with_name(name), digest)
     if not path.is_file():
-        raise RecordError(f"{path}: no such file")
+        raise RecordError(f"{path}: no such file{capitals(path)}")
     try:
         data = loadmat(path, variable_names=["ECG"])["ECG"]["data"][0, 0]
     except Exception as error:

@@ -11,9 +11,11 @@ import tensorflow_datasets as tfds
 
 from tfds_builders.build import EcgBuilder, features
 from tfds_builders.download import Published
+from tfds_builders.errors import SourceError
+from tfds_builders.files import digests_of, stem_of, walk
 from tfds_builders.jobs import Example, Job
 from tfds_builders.mit_bih import read
-from tfds_builders.records import SourceError, digests_of, load_sha256
+from tfds_builders.table import read_text
 
 # Inter-patient division of de Chazal et al. 2004 (doi:10.1109/TBME.2004.827359). DS1 is divided
 # further: four records with beats of classes N, S, V and F are kept for validation, and 201,
@@ -30,6 +32,8 @@ SPLITS = {
 }
 _FOLD = {"train": 1, "validation": 1, "test": 2, "paced": 0, "ds1_subject_of_202": 1}
 _SAME_SUBJECT = {"202": "201"}  # 202.hea: "taken from the same analog tape as record 201"
+
+_FILE = re.compile(r"\d{3}\.(hea|dat|atr)", re.IGNORECASE)
 
 _AAMI_DESCRIPTIONS = {
     "N": "normal or bundle branch block beat",
@@ -54,6 +58,8 @@ class Builder(EcgBuilder):
         wanted=re.compile(r"\d{3}\.(hea|dat|atr)").fullmatch,
     )
     PUBLISHED_RATE: ClassVar = read.FS
+    SECONDS: ClassVar = (read.SECONDS, 1806)  # published are 1,805.6
+    SUFFIXES: ClassVar = (".hea", ".dat", ".atr")
     RECORDS_PER_SHARD: ClassVar = 3  # of 181 windows: 65 MB at 500 Hz
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -71,19 +77,28 @@ class Builder(EcgBuilder):
             beat_counts=dict.fromkeys(read.BEAT_SYMBOLS, 0),
         )
 
-    def _plan(self, source: Path) -> dict[str, list[Job]]:
-        found = {path.stem for path in source.glob("*.hea")}
+    def _files(self, source: Path) -> list[str]:
+        """Those of the folder itself; folders in it hold variants of some records."""
+        return [
+            file
+            for file in walk(source, deep=False)
+            if file == "RECORDS" or file.endswith(".hea") or _FILE.fullmatch(file)
+        ]
+
+    def _plan(self, source: Path, files: list[str], sums: dict[str, str]) -> dict[str, list[Job]]:
+        # A record of which a file is missing is found by another, or by a list.
+        found = {stem_of(file) for file in files if file != "RECORDS"}
         if not found:
             raise SourceError(f"{source}: no *.hea; --source is MIT-BIH's own folder")
-        if (listing := source / "RECORDS").is_file():
-            found.update(listing.read_text(encoding="utf-8").split())
+        if "RECORDS" in files:
+            found.update(read_text(source / "RECORDS", "the names of all records").split())
+        found.update(stem_of(file) for file in sums if _FILE.fullmatch(file))
         known = {str(record) for records in SPLITS.values() for record in records}
         if unknown := sorted(found - known):
-            raise SourceError(f"{source}: {', '.join(unknown)} are no records of MIT-BIH")
-        sha256 = load_sha256(source)
+            raise SourceError(f"{source}: {', '.join(unknown[:10])} are no records of MIT-BIH")
         return {
             split: [
-                self._job(source / str(record), split, sha256)
+                self._job(source / str(record), split, sums)
                 for record in records
                 if str(record) in found
             ]
@@ -92,10 +107,11 @@ class Builder(EcgBuilder):
 
     def _job(self, stem: Path, split: str, sha256: dict[str, str]) -> Job:
         patient_id = _SAME_SUBJECT.get(stem.name, stem.name)
-        digests = digests_of(sha256, stem.name, (".hea", ".dat", ".atr"))
+        digests = digests_of(sha256, stem.name, self.SUFFIXES)
         return Job(
             stem.name,
             functools.partial(read.examples, stem, patient_id, _FOLD[split], self.rate, digests),
+            stem.name,
         )
 
     def _note(self, example: Example) -> None:

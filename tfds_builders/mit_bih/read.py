@@ -6,10 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfds_builders.records import RecordError, read_wfdb
+from tfds_builders.errors import RecordError
+from tfds_builders.files import capitals
+from tfds_builders.records import read_wfdb
 
 FS = 360  # Hz
 SECONDS = 10
+LEADS_PER_RECORD = 2
 
 # AAMI EC57 classes of the annotated beats. Paced and fusion-of-paced beats are Q.
 AAMI_CLASSES = ("N", "S", "V", "F", "Q")
@@ -56,9 +59,12 @@ def read_annotations(stem: Path) -> Annotations:
 
     path = stem.with_name(stem.name + ".atr")
     if not path.is_file():
-        raise RecordError(f"{path}: no such file")
-    if path.read_bytes()[-2:] != b"\0\0":
+        raise RecordError(f"{path}: no such file{capitals(path)}")
+    data = path.read_bytes()
+    if data[-2:] != b"\0\0":
         raise RecordError(f"{path}: truncated, it does not end in an end-of-file annotation")
+    if not data.strip(b"\0"):
+        raise RecordError(f"{path}: holds no annotations")
     try:
         annotation = wfdb.rdann(str(stem), "atr")
     except Exception as error:
@@ -75,6 +81,8 @@ def read_annotations(stem: Path) -> Annotations:
             raise RecordError(f"{path}: beat {symbol!r} at sample {sample} has no AAMI class here")
         elif symbol == "+":
             rhythms.append((sample, _rhythm(note, path)))
+    if not beats:
+        raise RecordError(f"{path}: annotates no beats")
     return Annotations(beats, rhythms)
 
 
@@ -94,11 +102,14 @@ def examples(
     The whole record is resampled before it is cut, so that windows have no filter edges. The
     last window is as long as what is left.
     """
-    ecg, lead_mask = read_wfdb(stem, rate, sha256=sha256)
+    ecg, lead_mask = read_wfdb(stem, rate, sha256=sha256, published_rate=FS)
+    if (count := int(lead_mask.sum())) != LEADS_PER_RECORD:
+        raise RecordError(f"{stem}.hea: {count} leads, the records of MIT-BIH have two")
     beats, rhythms = read_annotations(stem)
     length = len(ecg) * FS / rate
-    if beats and not 0 <= beats[0][0] <= beats[-1][0] < length:
-        raise RecordError(f"{stem}.atr: annotates beats outside the {length:.0f} samples")
+    for what, samples in (("beats", beats), ("rhythms", rhythms)):
+        if samples and not 0 <= min(samples)[0] <= max(samples)[0] < length:
+            raise RecordError(f"{stem}.atr: annotates {what} outside the {length:.0f} samples")
     return [
         {
             "ecg": window,

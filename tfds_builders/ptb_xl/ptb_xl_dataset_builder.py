@@ -10,9 +10,10 @@ import tensorflow_datasets as tfds
 
 from tfds_builders.build import EcgBuilder, features
 from tfds_builders.download import Published
+from tfds_builders.errors import RecordError, SourceError
+from tfds_builders.files import digests_of, verify_sha256, walk
 from tfds_builders.jobs import Job
 from tfds_builders.ptb_xl import read, scp
-from tfds_builders.records import RecordError, SourceError, digests_of, load_sha256, verify_sha256
 
 _SPLIT_OF_FOLD = {**dict.fromkeys(range(1, 9), "train"), 9: "validation", 10: "test"}
 
@@ -36,6 +37,8 @@ class Builder(EcgBuilder):
         wanted=_TABLES.__contains__,
     )
     PUBLISHED_RATE: ClassVar = 500
+    SECONDS: ClassVar = (read.SECONDS, read.SECONDS)
+    SUFFIXES: ClassVar = (".hea", ".dat")
     RECORDS_PER_SHARD: ClassVar = 500  # 60 MB at 500 Hz
 
     # "published" or "resampled" (from 500 Hz); None: what the folder has, resampled where both.
@@ -70,11 +73,15 @@ class Builder(EcgBuilder):
             self.PUBLISHED, wanted=lambda name: name in _TABLES or name.startswith(folder)
         )
 
-    def _plan(self, source: Path) -> dict[str, list[Job]]:
-        sha256 = load_sha256(source)
-        for name in {"ptbxl_database.csv", "scp_statements.csv"} & set(sha256):
+    def _files(self, source: Path) -> list[str]:
+        folder = _FOLDER[self._source_rate(source)]
+        there = walk(source, folder) if (source / folder).is_dir() else []
+        return [*(name for name in _TABLES if (source / name).is_file()), *there]
+
+    def _plan(self, source: Path, files: list[str], sums: dict[str, str]) -> dict[str, list[Job]]:
+        for name in set(_TABLES) & set(sums):
             try:
-                verify_sha256(source / name, sha256[name])
+                verify_sha256(source / name, sums[name])
             except RecordError as error:
                 raise SourceError(str(error)) from error
         source_rate = self._source_rate(source)
@@ -91,17 +98,24 @@ class Builder(EcgBuilder):
                 f"{', '.join(leaked[:10])}"
             )
         return {
-            split: [self._job(source, row, statements, sha256) for row in chosen]
+            split: [self._job(source, row, source_rate, statements, sums) for row in chosen]
             for split, chosen in splits.items()
         }
 
     def _job(
-        self, source: Path, row: read.Row, statements: scp.Statements, sha256: dict[str, str]
+        self,
+        source: Path,
+        row: read.Row,
+        source_rate: int,
+        statements: scp.Statements,
+        sums: dict[str, str],
     ) -> Job:
-        digests = digests_of(sha256, row.stem, (".hea", ".dat"))
+        rates = (source_rate, self.rate)
+        digests = digests_of(sums, row.stem, self.SUFFIXES)
         return Job(
             row.ecg_id,
-            functools.partial(read.example, source, row, self.rate, statements, digests),
+            functools.partial(read.example, source, row, rates, statements, digests),
+            row.stem,
         )
 
 

@@ -1,18 +1,23 @@
 """PTB-XL's table of records, and one record as an example."""
 
-import ast
-import csv
 import dataclasses
 import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from tfds_builders.errors import RecordError, SourceError
+from tfds_builders.leads import LEADS
 from tfds_builders.ptb_xl.scp import NUM_CLASSES, Statements
-from tfds_builders.records import LEADS, RecordError, SourceError, read_wfdb
+from tfds_builders.records import read_wfdb
+from tfds_builders.table import integer, number, read_table
 
 SECONDS = 10
+_CODE = re.compile(r"['\"]([^'\",{}]+)['\"]: (-?\d{1,9}(?:\.\d*)?)")
+_CODES = re.compile(rf"\{{(?:{_CODE.pattern}(?:, {_CODE.pattern})*)?\}}")
 _COLUMNS = ("ecg_id", "patient_id", "age", "sex", "report", "scp_codes", "strat_fold")
 
 
@@ -30,56 +35,59 @@ class Row:
 def load_rows(path: Path, source_rate: int) -> list[Row]:
     """Reads `ptbxl_database.csv` for the files of 500 or 100 Hz; raises SourceError."""
     column = {500: "filename_hr", 100: "filename_lr"}[source_rate]
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if missing := {*_COLUMNS, column} - set(reader.fieldnames or ()):
-                raise SourceError(f"{path}: lacks column {', '.join(sorted(missing))}")
-            rows = [_row(fields, column, path, reader.line_num) for fields in reader]
-    except FileNotFoundError:
-        raise SourceError(f"{path}: no such file; --source is PTB-XL's own folder") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"{path}: not a table in UTF-8 ({error})") from error
-    ids = {row.ecg_id for row in rows}
-    if len(ids) != len(rows):
-        raise SourceError(f"{path}: {len(rows)} rows have only {len(ids)} different ecg_id")
+    table = read_table(path, (*_COLUMNS, column), "--source is PTB-XL's own folder")
+    rows = [_row(fields, column, path, line) for line, fields in table]
+    for name, values in (
+        ("ecg_id", [row.ecg_id for row in rows]),
+        (column, [row.stem for row in rows]),
+    ):
+        if len(set(values)) != len(values):
+            first = next(value for value, count in Counter(values).items() if count > 1)
+            raise SourceError(
+                f"{path}: {len(values)} rows have only {len(set(values))} different {name}: "
+                f"{first} occurs twice"
+            )
     return rows
 
 
 def _row(fields: dict[str, str], column: str, path: Path, line: int) -> Row:
-    try:
-        fold = int(float(fields["strat_fold"]))
-        row = Row(
-            ecg_id=_integer(fields["ecg_id"]),
-            patient_id=_integer(fields["patient_id"]),
-            fold=fold,
-            stem=fields[column],
-            fields={name: fields[name] for name in _COLUMNS},
-        )
-    except (TypeError, ValueError) as error:
-        raise SourceError(f"{path}, line {line}: {error}") from error
+    where = f"{path}, line {line}"
+    whole = {}
+    for name in ("ecg_id", "patient_id", "strat_fold"):  # patient 15709 is written 15709.0
+        try:
+            whole[name] = integer(fields[name])
+        except ValueError as error:
+            raise SourceError(f"{where}: {name} {error}") from None
+    fold, stem = whole["strat_fold"], fields[column]
     if not 1 <= fold <= 10:
-        raise SourceError(f"{path}, line {line}: strat_fold {fold} is not in 1-10")
-    if row.stem.startswith("/") or ".." in row.stem.split("/") or not row.stem:
-        raise SourceError(f"{path}, line {line}: {column} {row.stem!r} leaves the folder")
-    return row
-
-
-def _integer(text: str) -> str:
-    """The published table writes patient 15709 as 15709.0."""
-    value = float(text)
-    if not value.is_integer():
-        raise ValueError(f"{text!r} is not a whole number")
-    return str(int(value))
+        raise SourceError(f"{where}: strat_fold {fold} is not in 1-10")
+    parts = stem.split("/")
+    if not all(parts) or ".." in parts or "." in parts or "\0" in stem:
+        raise SourceError(f"{where}: {column} {stem[:80]!r} leaves the folder or is no file's name")
+    return Row(
+        ecg_id=str(whole["ecg_id"]),
+        patient_id=str(whole["patient_id"]),
+        fold=fold,
+        stem=stem,
+        fields={name: fields[name] for name in _COLUMNS},
+    )
 
 
 def example(
-    source: Path, row: Row, rate: int, statements: Statements, sha256: Mapping[str, str]
+    source: Path,
+    row: Row,
+    rates: tuple[int, int],
+    statements: Statements,
+    sha256: Mapping[str, str],
 ) -> list[dict]:
-    """The record's one example; raises RecordError."""
+    """The record's one example, from files of `rates[0]` Hz at `rates[1]`; raises RecordError."""
+    source_rate, rate = rates
     codes = _parse_codes(row.fields["scp_codes"], statements)
+    age, sex = _age(row.fields["age"]), _sex(row.fields["sex"])
     stem = source / row.stem
-    ecg, lead_mask = read_wfdb(stem, rate, sha256=sha256, required_leads=LEADS)
+    ecg, lead_mask = read_wfdb(
+        stem, rate, sha256=sha256, required_leads=LEADS, published_rate=source_rate
+    )
     if len(ecg) != SECONDS * rate:
         raise RecordError(f"{stem}.hea: {len(ecg) / rate:g} s long, not {SECONDS} s")
     return [
@@ -94,8 +102,8 @@ def example(
             "scp_likelihood": np.array(
                 [codes.get(code, -1) for code in statements.classes["all"]], np.float32
             ),
-            "age": np.float32(_number(row.fields["age"], "age", math.nan)),
-            "sex": np.int32(_number(row.fields["sex"], "sex", -1)),
+            "age": np.float32(age),
+            "sex": np.int32(sex),
         }
     ]
 
@@ -107,10 +115,12 @@ def _multi_hot(task: str, codes: Mapping[str, float], statements: Statements) ->
 
 def _parse_codes(text: str, statements: Statements) -> dict[str, float]:
     """{statement: likelihood in %} of a literal such as "{'NORM': 100.0, 'SR': 0.0}"."""
-    try:
-        codes = {str(code): float(value) for code, value in ast.literal_eval(text).items()}
-    except (AttributeError, SyntaxError, TypeError, ValueError) as error:
-        raise RecordError(f"ptbxl_database.csv: scp_codes {text[:60]!r} unreadable") from error
+    if not _CODES.fullmatch(text):
+        raise RecordError(f"ptbxl_database.csv: scp_codes {text[:60]!r} unreadable")
+    pairs = _CODE.findall(text)
+    codes = {code: float(value) for code, value in pairs}
+    if len(codes) != len(pairs):
+        raise RecordError(f"ptbxl_database.csv: a statement occurs twice in {text[:60]!r}")
     if unknown := set(codes) - set(statements.classes["all"]):
         raise RecordError(f"ptbxl_database.csv: unknown statement {', '.join(sorted(unknown))}")
     if not all(0 <= value <= 100 for value in codes.values()):
@@ -118,13 +128,30 @@ def _parse_codes(text: str, statements: Statements) -> dict[str, float]:
     return codes
 
 
-def _number(text: str, column: str, missing: float) -> float:
-    if not text:
-        return missing
+def _age(text: str) -> float:
+    """In years, 300 for 90 and above; NaN where missing, which pandas writes as nan."""
+    if text in ("", "nan"):
+        return math.nan
     try:
-        return float(text)
+        age = number(text)
+    except ValueError as error:
+        raise RecordError(f"ptbxl_database.csv: age {error}") from None
+    if not 0 <= age <= 300:
+        raise RecordError(f"ptbxl_database.csv: age {text} is not in 0-300")
+    return age
+
+
+def _sex(text: str) -> int:
+    """0 male, 1 female, -1 where missing."""
+    if not text:
+        return -1
+    try:
+        sex = integer(text)
     except ValueError:
-        raise RecordError(f"ptbxl_database.csv: {column} {text!r} is not a number") from None
+        sex = -1
+    if sex not in (0, 1):
+        raise RecordError(f"ptbxl_database.csv: sex {text[:60]!r} is neither 0 nor 1 nor empty")
+    return sex
 
 
 def patients_in_two_splits(splits: Mapping[str, list[Row]]) -> Iterator[str]:

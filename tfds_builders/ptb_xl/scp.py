@@ -1,11 +1,11 @@
 """The published mapping of PTB-XL's 71 SCP-ECG statements to tasks, read by column name."""
 
-import csv
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from tfds_builders.records import SourceError
+from tfds_builders.errors import SourceError
+from tfds_builders.table import read_table
 
 # Classes per task in PTB-XL 1.0.1 to 1.0.3 (Strodthoff et al. 2021, doi:10.1109/JBHI.2020.3022989).
 NUM_CLASSES = {"super": 5, "sub": 23, "form": 19, "rhythm": 12, "diagnostic": 44, "all": 71}
@@ -41,19 +41,17 @@ class Statements:
 
 def load_statements(path: Path) -> Statements:
     """Reads `scp_statements.csv`; raises SourceError where it is not the published table."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise SourceError(f"{path}: no such file (PTB-XL's table of statements)") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"{path}: not a table in UTF-8 ({error})") from error
-    if missing := {"", "description", *_COLUMNS} - set(rows[0] if rows else ()):
-        raise SourceError(f"{path}: lacks column {', '.join(map(repr, sorted(missing)))}")
-    table = {row[""]: row for row in rows}
+    rows = read_table(path, ("", "description", *_COLUMNS), "PTB-XL's table of statements")
+    table = {fields[""]: fields for _, fields in rows}
+    if len(table) != len(rows):
+        raise SourceError(f"{path}: a statement occurs twice")
+    for line, fields in rows:
+        for column in ("diagnostic", "form", "rhythm"):
+            if fields[column] not in ("", "0", "0.0", "1", "1.0"):
+                raise SourceError(f"{path}, line {line}: {column} {fields[column]!r} is not 0 or 1")
 
     def flagged(column: str) -> dict[str, str]:
-        return {code: code for code, row in table.items() if float(row[column] or 0) == 1}
+        return {code: code for code, row in table.items() if row[column] in ("1", "1.0")}
 
     diagnostic = flagged("diagnostic")
     members = {

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from tfds_builders.records import RecordError
+from tfds_builders.errors import RecordError
 from tfds_builders.simulated import heart
 from tfds_builders.simulated.findings import draw_findings
 from tfds_builders.simulated.reports import report

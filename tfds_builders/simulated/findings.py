@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tfds_builders.records import RecordError
+from tfds_builders.errors import RecordError
 
 # PTB-XL's SCP-ECG codes, so that one set of prompts serves both datasets.
 DESCRIPTIONS = {

@@ -15,7 +15,8 @@ import numpy as np
 import scipy.io
 import wfdb
 
-from tfds_builders.records import LEADS, RecordError
+from tfds_builders.errors import RecordError
+from tfds_builders.leads import LEADS
 from tfds_builders.simulated import heart
 from tfds_builders.simulated.cases import Case, draw_cases, make
 from tfds_builders.simulated.findings import RHYTHMS, compatible
@@ -191,7 +192,7 @@ def write_cpsc2018(
         reference.append(dict(zip(_REFERENCE_COLUMNS.split(","), [name, *labels], strict=False)))
     if layout == "challenge":
         names = [row["Recording"] for row in reference]
-        (folder / "RECORDS").write_text("".join(f"{name}\n" for name in names))
+        (folder / "RECORDS").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         write_sha256(dest)
     else:
         _write_csv(folder / "REFERENCE.csv", _REFERENCE_COLUMNS, reference)
@@ -237,7 +238,7 @@ def write_mit_bih(dest: Path, *, seconds: float = _MIT_BIH_SECONDS, seed: int = 
         wfdb.wrann(
             name, "atr", np.array(sample), list(symbol), aux_note=list(note), write_dir=str(dest)
         )
-    (dest / "RECORDS").write_text("".join(f"{name}\n" for name in _MIT_BIH))
+    (dest / "RECORDS").write_text("".join(f"{name}\n" for name in _MIT_BIH), encoding="utf-8")
     write_sha256(dest)
 
 

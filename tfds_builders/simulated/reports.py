@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tfds_builders.records import RecordError
+from tfds_builders.errors import RecordError
 from tfds_builders.simulated.findings import CODES, check_findings
 
 LANGUAGES = ("de", "en")

@@ -16,8 +16,9 @@ from tfds_builders.build import (
     features,
     multi_hot,
 )
+from tfds_builders.errors import SourceError
+from tfds_builders.leads import LEADS
 from tfds_builders.progress import progress
-from tfds_builders.records import LEADS, SourceError
 from tfds_builders.simulated.cases import SECONDS, Case, draw_cases, make
 from tfds_builders.simulated.findings import CODES, DESCRIPTIONS, SUPERCLASSES, superclasses
 

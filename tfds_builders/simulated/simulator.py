@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import scipy.signal
 
-from tfds_builders.records import LEADS, RecordError
+from tfds_builders.errors import RecordError
+from tfds_builders.leads import LEADS
 from tfds_builders.simulated import heart
 from tfds_builders.simulated.findings import check_findings
 from tfds_builders.simulated.rhythm import Rhythm, draw_rhythm

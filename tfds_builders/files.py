@@ -1,0 +1,119 @@
+"""What lies in a source folder: all files, their digests, and a fingerprint of them."""
+
+import hashlib
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from tfds_builders.errors import RecordError, SourceError
+from tfds_builders.table import read_text
+
+SUMS = "SHA256SUMS.txt"
+
+
+def walk(folder: Path, below: str = "", *, deep: bool = True) -> list[str]:
+    """Paths, relative to `folder`, of all files below its folder `below`, sorted.
+
+    Links to folders are followed. What macOS leaves behind (`._NAME`, `__MACOSX`) is no file.
+    Raises SourceError for a folder that can't be read.
+    """
+    found: list[str] = []
+    _walk(folder / below, f"{below}/" if below else "", deep, found, frozenset())
+    return sorted(found)
+
+
+def _walk(
+    folder: Path, prefix: str, deep: bool, found: list[str], above: frozenset[tuple[int, int]]
+) -> None:
+    try:
+        here = folder.stat()
+        if (here.st_dev, here.st_ino) in above:
+            return  # a link to a folder above
+        above |= {(here.st_dev, here.st_ino)}
+        for entry in list(os.scandir(folder)):
+            if entry.name.startswith("._") or entry.name == "__MACOSX":
+                continue
+            if not entry.is_dir():
+                found.append(prefix + entry.name)
+            elif deep:
+                _walk(folder / entry.name, f"{prefix}{entry.name}/", deep, found, above)
+    except OSError as error:
+        raise SourceError(f"{error.filename}: can't be read ({error.strerror})") from None
+
+
+def with_suffix(files: Iterable[str], suffixes: Collection[str]) -> list[str]:
+    """Those whose suffix is among `suffixes`, in capitals or not."""
+    return [file for file in files if "." + file.rpartition(".")[2].casefold() in suffixes]
+
+
+def stem_of(file: str) -> str:
+    """The path without its suffix, which all of a record's files share."""
+    return file.rpartition(".")[0]
+
+
+def fingerprint(folder: Path, files: Sequence[str]) -> str:
+    """sha256 over the paths, sizes and texts of the files that a dataset is made of.
+
+    Of signals that a header describes only the sizes: the header holds their checksums.
+    """
+    described = {stem_of(file) for file in files if file.endswith(".hea")}
+    digest = hashlib.sha256()
+    for file in files:
+        signals = file.endswith((".dat", ".mat")) and stem_of(file) in described
+        digest.update(os.fsencode(f"{file}\0{_content(folder / file, signals)}\n"))
+    return digest.hexdigest()
+
+
+def _content(path: Path, signals: bool) -> str:
+    """Reading the record says what is wrong with a file that can't be read."""
+    try:
+        if signals:
+            return str(path.stat().st_size)
+        return sha256_of(path)
+    except OSError as error:
+        return str(error.errno)
+
+
+def load_sha256(folder: Path) -> dict[str, str]:
+    """`SHA256SUMS.txt` of a folder as {relative path: hex digest}; empty where there is none."""
+    path = folder / SUMS
+    return parse_sha256(read_text(path, "digests"), path) if path.is_file() else {}
+
+
+def parse_sha256(text: str, where: Path | str) -> dict[str, str]:
+    """{path: digest in hex}; raises SourceError."""
+    digests: dict[str, str] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        match = re.fullmatch(r"([0-9a-fA-F]{64})\s+\*?(?:\./)?(.+)", line)
+        if match is None:
+            raise SourceError(f"{where}: not a SHA-256 line: {line[:80]!r}")
+        digest = match[1].lower()
+        if digests.setdefault(match[2], digest) != digest:
+            raise SourceError(f"{where}: two digests of {match[2][:80]}")
+    return digests
+
+
+def digests_of(sums: Mapping[str, str], stem: str, suffixes: Sequence[str]) -> dict[str, str]:
+    """{file name: digest} of one record's files, `stem` being its path in the folder."""
+    paths = (stem + suffix for suffix in suffixes)
+    return {PurePosixPath(path).name: sums[path] for path in paths if path in sums}
+
+
+def verify_sha256(path: Path, expected: str) -> None:
+    """Raises RecordError where the file is missing or differs."""
+    if not path.is_file():
+        raise RecordError(f"{path}: no such file{capitals(path)}")
+    if (actual := sha256_of(path)) != expected:
+        raise RecordError(f"{path}: SHA-256 {actual[:12]}..., {SUMS} says {expected[:12]}...")
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def capitals(path: Path) -> str:
+    """Says where a missing file is there but for its extension's case."""
+    other = path.with_suffix(path.suffix.upper())
+    return f" (rename {other.name}, which is there)" if other.is_file() else ""
