@@ -8,8 +8,10 @@ in the network is not in the figure. `--config.model.convolution` chooses a form
 """
 
 import argparse
+import json
 import statistics
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +38,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="a file for the rows")
     args = parser.parse_args()
     rows = [{"layer": layer[0], **measure(args, layer)} for layer in LAYERS]
+    file = vars(args).pop("json")
     report.show(rows, device=jax.devices()[0].device_kind, **vars(args))
+    if file:
+        file.write_text(json.dumps(rows))
 
 
 def measure(args: argparse.Namespace, layer: tuple) -> dict[str, float]:

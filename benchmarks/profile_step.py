@@ -12,10 +12,12 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from benchmarks import step_jax, workload
+from benchmarks import report, step_jax, workload
+from ecg_jax.planning import hlo
 
 SHOWN = 10
 
@@ -30,13 +32,19 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--dispatches", type=int, default=3)
     parser.add_argument("--trace", type=Path, default=Path("traces"))
+    parser.add_argument("--json", type=Path, help="a file for the rows")
     options = parser.parse_args()
     job = workload.job(options, options.length, options.batch)
     run = step_jax.Run(job)
     run.steps(run.length)
     with jax.profiler.trace(options.trace, create_perfetto_trace=True):
         run.steps(options.dispatches * run.length)
-    print(table(cost(options.trace), options.dispatches * run.length, run.compiled.as_text()))
+    steps, seconds = options.dispatches * run.length, cost(options.trace)
+    rows = costliest(seconds, steps, run.compiled.as_text())
+    step = 1000 * sum(seconds.values()) / steps
+    report.show(rows, device=jax.devices()[0].device_kind, step_ms=step)
+    if options.json:
+        options.json.write_text(json.dumps({"step_ms": step, "rows": rows}))
 
 
 def cost(folder: Path) -> Counter[str]:
@@ -52,20 +60,28 @@ def cost(folder: Path) -> Counter[str]:
     return seconds
 
 
-def table(seconds: Counter[str], steps: int, program: str) -> str:
-    """Markdown: milliseconds in a step, share, instruction, and the line of the program."""
-    total = sum(seconds.values())
-    lines = ["| ms | share | instruction | what |", "|---|---|---|---|"]
+def costliest(seconds: Counter[str], steps: int, program: str) -> list[dict[str, Any]]:
+    """The operations that took longest, and what the program says of them: `ms` and `share` of a
+    step, `MB` as the compiler laid it out (0 where it is called by others), `TB/s` that makes."""
+    total, moved = sum(seconds.values()), hlo.by_kernel(program, steps=1)
+    rows = []
     for name, value in seconds.most_common(SHOWN):
         line = re.search(rf"%{re.escape(name)} = (.*)", program)
         what = line[1] if line else ""
-        shape = re.sub(r"\{[^}]*\}", "", what.split(" ")[0])
         source = re.search(r'op_name="([^"]*)"', what)
-        source = "/".join(source[1].split("/")[-4:]) if source else ""
-        lines.append(
-            f"| {1000 * value / steps:.1f} | {value / total:.1%} | {name} | {shape} {source} |"
+        each, size = value / steps, moved.get(name, 0.0)
+        rows.append(
+            {
+                "instruction": name,
+                "ms": 1000 * each,
+                "share": value / total,
+                "MB": size / 1e6,
+                "TB/s": size / each / 1e12,
+                "shape": re.sub(r"\{[^}]*\}", "", what.split(" ")[0]),
+                "what": "/".join(source[1].split("/")[-4:]) if source else "",
+            }
         )
-    return "\n".join([*lines, "", f"{1000 * total / steps:.0f} ms of operations in a step"])
+    return rows
 
 
 if __name__ == "__main__":

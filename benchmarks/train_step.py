@@ -38,8 +38,12 @@ class Side:
             cwd=Path(__file__).parent.parent,
             env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # the sides share a GPU
         )
-        self.facts = self._read()
+        self.facts: dict = {}
         self.rounds: list[dict] = []
+
+    def ready(self) -> None:
+        """Waits until the side has begun: all sides may begin together."""
+        self.facts = self._read()
 
     def run(self, steps: int) -> dict:
         print(steps, file=self.process.stdin, flush=True)
@@ -69,6 +73,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of one side in one round")
     parser.add_argument("--peak-tflops", type=float, help="of the device; measured if not given")
     parser.add_argument("--torch-python", default=sys.executable)
+    parser.add_argument("--json", type=Path, help="a file for the rows")
     options = parser.parse_args()
     rows = []
     for length in options.length:
@@ -76,6 +81,8 @@ def main() -> None:
             rows += cell(options, length, batch)
     print(json.dumps(rows, indent=1))
     print(table(rows))
+    if options.json:
+        options.json.write_text(json.dumps(rows))
 
 
 def cell(options: argparse.Namespace, length: int, batch: int) -> list[dict]:
@@ -84,9 +91,15 @@ def cell(options: argparse.Namespace, length: int, batch: int) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         job["weights"] = folder
         sides = {"ecg_jax": Side(sys.executable, "benchmarks.step_jax", job)}
+        together = options.device != "cpu"  # on a CPU they would disturb each other's measurements
         for peer in options.peers:
+            if not together:
+                list(sides.values())[-1].ready()
             job["mode"] = peer
             sides[peer] = Side(options.torch_python, "benchmarks.step_torch", job)
+        for side in sides.values():
+            if not side.facts:
+                side.ready()
     try:
         steps = {name: warm_up(side, options.seconds) for name, side in sides.items()}
         compare({name: side.first_loss for name, side in sides.items()}, options.dtype)

@@ -34,7 +34,16 @@ def main() -> None:
     from ecg_jax.planning.estimate import estimate
 
     config, name, records, file = read(sys.argv)
-    found = estimate(config, targets.parse(name), records)
+    target = targets.parse(name)
+    if config.batch_size < target.devices and not any("config.batch_size" in a for a in sys.argv):
+        batch = config.batch_size * target.devices
+        print(
+            f"the config's batch of {config.batch_size} is less than a record for each of "
+            f"{target.devices} devices: planned with {config.batch_size} for each, "
+            f"--config.batch_size={batch}, which training has to be told"
+        )
+        config.batch_size = batch
+    found = estimate(config, target, records)
     print(show.text(found))
     if file:
         write_whole(Path(file), (json.dumps(found.facts(), indent=2) + "\n").encode())

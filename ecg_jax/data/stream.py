@@ -10,7 +10,6 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -65,6 +64,8 @@ class Stream:
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of the steps from `start` to before `stop`, on the devices ahead of use."""
+        import grain  # a resident split is drawn without it
+
         options = grain.ReadOptions(num_threads=AHEAD, prefetch_buffer_size=AHEAD)
         steps = grain.MapDataset.range(start, stop).map(self.batch)
         with contextlib.closing(iter(steps.to_iter_dataset(options))) as iterator:

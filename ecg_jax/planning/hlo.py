@@ -93,6 +93,25 @@ def count(text: str, *, steps: int = 1, devices: int = 1) -> Counts:
     return counts._replace(whole=whole.bytes)
 
 
+def by_kernel(text: str, *, steps: int = 1) -> dict[str, float]:
+    """Bytes of a step by the name of the instruction, as `count` counts them."""
+    computations, entry = parse(text)
+    counter = _Counter(computations, entry, steps, 1, chip=False)
+    found: dict[str, float] = {}
+
+    def add(name: str, times: float) -> None:
+        for line in computations[name].values():
+            if line.opcode == "while":
+                add(called(line, "body")[0], times * (counter.trips(line) or 1))
+            elif line.opcode in CALLS and (names := called(line, "to_apply", "calls")):
+                add(names[0], times)
+            elif moved := counter.line(computations[name], line)[1]:
+                found[line.name] = found.get(line.name, 0.0) + times * moved / steps
+
+    add(entry, 1.0)
+    return found
+
+
 class _Counter:
     """Counts a parsed program; with `chip`, as if nothing were kept on the chip."""
 
@@ -132,17 +151,17 @@ class _Counter:
             elif line.opcode in CALLS and (names := called(line, "to_apply", "calls")):
                 inner = self._of(names[0])
             else:
-                inner = self._line(self.computations[name], line)
+                inner = self.line(self.computations[name], line)
             kernels, moved, found = kernels + inner[0], moved + inner[1], found + inner[2]
         longest = max(loops, key=lambda loop: loop[1][1], default=None)
         for loop in loops:
             unknown = self.steps if name == self.entry and loop is longest else 1
-            times, inner = self._trips(loop[0]) or unknown, loop[1]
+            times, inner = self.trips(loop[0]) or unknown, loop[1]
             kernels, moved = kernels + times * inner[0], moved + times * inner[1]
             found = found + [(collective, times * n) for collective, n in inner[2]]
         return kernels, moved, found
 
-    def _trips(self, loop: Instruction) -> int | None:
+    def trips(self, loop: Instruction) -> int | None:
         """How often a loop's body runs: as the compiler notes it, or as its condition says."""
         if match := re.search(r'known_trip_count"?\s*[:=]\s*\{"?n"?\s*:\s*"?(\d+)', loop.rest):
             return int(match[1])
@@ -154,7 +173,7 @@ class _Counter:
         below = any("direction=LT" in x.rest for x in lines if x.opcode == "compare")
         return int(bounds[0]) if below and len(bounds) == 1 and bounds[0].isdigit() else None
 
-    def _line(self, lines: Computation, line: Instruction) -> tuple[float, float, list]:
+    def line(self, lines: Computation, line: Instruction) -> tuple[float, float, list]:
         op = line.opcode
         if op in NAMES or op.endswith("-done") or op.endswith("-update"):
             return 0, 0, []

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from ecg_jax import Config
@@ -28,6 +27,8 @@ class Progress:
         self._first = jax.process_index() == 0
         path = folder / "metrics.jsonl"
         if self._first:
+            from tensorboardX import SummaryWriter  # a step is made without it
+
             _keep_until(path, start)
             self._file = path.open("a")
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
