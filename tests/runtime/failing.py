@@ -1,0 +1,59 @@
+"""One of several processes, one of which fails in a way that the others wait for in vain.
+
+`failing.py HOW WHO FLAGS`: process WHO fails, once all have met.
+"""
+
+import argparse
+import sys
+import threading
+import time
+
+import jax
+
+from ecg_jax.errors import UserError, run_main
+from ecg_jax.runtime import hosts
+
+
+def wrong():
+    raise UserError("a disk is full: make room")
+
+
+def fail(how):
+    if how == "error":
+        wrong()
+    if how == "fault":
+        raise ValueError("this should not be")
+    if how == "thread":  # as the readers of a stream raise
+        from concurrent.futures import ThreadPoolExecutor
+
+        ThreadPoolExecutor().submit(wrong).result()
+    if how == "file":
+        open("/no/such/file")  # noqa: PTH123, SIM115
+    if how == "elsewhere":
+        hosts.share("elsewhere")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("how")
+    parser.add_argument("who", type=int)
+    for field in hosts.FLAGS:
+        parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
+    args = vars(parser.parse_args())
+    how, who = args.pop("how"), args.pop("who")
+    hosts.start(hosts.Address(**args))
+    hosts.share("all are here")
+    print(f"failing at {time.time()}", file=sys.stderr, flush=True)
+    if jax.process_index() == who:
+        fail(how)
+    if how == "finished":  # others have ended, and wait for this one at JAX's barrier
+        if jax.process_index() == who:
+            time.sleep(2)
+            wrong()
+        return
+    hosts.from_first(1)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    run_main(main)
