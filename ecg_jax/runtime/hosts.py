@@ -17,10 +17,14 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax._src import distributed  # the key-value store has no public name
 from jax.experimental import multihost_utils
 
 from ecg_jax.errors import UserError
+from ecg_jax.runtime import failure
 
+LABEL = 88  # bytes of an exchange's name
+SHUTDOWN_SECONDS = 60  # that a process which has ended waits for the others
 T = TypeVar("T")
 Rows = TypeVar("Rows", np.ndarray, list[str])
 
@@ -68,7 +72,11 @@ def start(where: Address, env: Mapping[str, str] = os.environ) -> None:
     alarm.daemon = True
     alarm.start()
     try:
-        jax.distributed.initialize(**given, initialization_timeout=where.start_seconds + 60)
+        jax.distributed.initialize(
+            **given,
+            initialization_timeout=where.start_seconds + 60,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+        )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -77,6 +85,7 @@ def start(where: Address, env: Mapping[str, str] = os.environ) -> None:
         ) from error
     finally:
         alarm.cancel()
+    failure.watch()
     if jax.process_index() > 0:
         sys.stdout = io.StringIO()
 
@@ -161,16 +170,69 @@ def first() -> bool:
     return jax.process_index() == 0
 
 
+def _meet(size: int) -> list[int]:
+    """The sizes that the processes bring to an exchange, once all are known to be at the same one.
+
+    Raises:
+      UserError: they are not: their programs or options differ.
+    """
+    label = _place().encode()[:LABEL]
+    header = np.zeros(8 + LABEL, np.uint8)
+    header[:8] = np.frombuffer(np.int64(size).tobytes(), np.uint8)
+    header[8 : 8 + len(label)] = np.frombuffer(label, np.uint8)
+    headers = np.asarray(multihost_utils.process_allgather(header)).reshape(-1, len(header))
+    labels = [row[8:].tobytes().rstrip(b"\0").decode() for row in headers]
+    for process, other in enumerate(labels):
+        if other != labels[0]:
+            raise UserError(
+                f"the processes are not at the same place: process 0 exchanges {labels[0]}, and "
+                f"process {process} {other}: start all of them with one command and one "
+                "installation"
+            )
+    return [int(row[:8].view(np.int64)[0]) for row in headers]
+
+
+def _place() -> str:
+    """The function, outside of this module, that asked for an exchange."""
+    frame = sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    return f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}"
+
+
 def share(text: str) -> list[str]:
     """Every process's text, in the order of the processes."""
     if jax.process_count() == 1:
         return [text]
     data = np.frombuffer(text.encode(), np.uint8)
-    sizes = multihost_utils.process_allgather(np.int32(len(data))).ravel()
-    padded = np.zeros(int(sizes.max()), np.uint8)
+    sizes = _meet(len(data))
+    padded = np.zeros(max(sizes), np.uint8)
     padded[: len(data)] = data
     rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(sizes), -1)
     return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+
+
+def post(name: str, text: str) -> list[str]:
+    """For threads beside the training: every process's text, on process 0, which waits for them;
+    the others get their own. No device takes part. All processes must use names once and alike."""
+    client: Any = distributed.global_state.client
+    own = jax.process_index()
+    if jax.process_count() == 1:
+        return [text]
+    if own > 0:
+        client.key_value_set(f"ecg_jax/{name}/{own}", text)
+        return [text]
+    texts = [text]
+    for process in range(1, jax.process_count()):
+        key = f"ecg_jax/{name}/{process}"
+        while len(texts) == process:
+            try:
+                texts.append(client.blocking_key_value_get(key, 2000))
+            except Exception as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise
+        client.key_value_delete(key)
+    return texts
 
 
 def part(N: int) -> np.ndarray:
@@ -186,6 +248,7 @@ def put_together(own: Rows, N: int) -> Rows:
     if isinstance(own, list):
         parts = [json.loads(text) for text in share(json.dumps(own))]
         return [parts[i % processes][i // processes] for i in range(N)]
+    _meet(own.nbytes)
     padded = np.zeros((-(-N // processes), *own.shape[1:]), own.dtype)
     padded[: len(own)] = own
     parts = np.asarray(multihost_utils.process_allgather(padded))
@@ -195,6 +258,7 @@ def put_together(own: Rows, N: int) -> Rows:
 def whole(x: Any) -> np.ndarray:
     """An array that may lie in parts on several processes, on each of them."""
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+        _meet(x.nbytes)
         x = multihost_utils.process_allgather(x, tiled=True)
     return np.asarray(x)
 
@@ -204,6 +268,12 @@ def from_first(value: T) -> T:
     if jax.process_count() == 1:
         return value
     if isinstance(value, np.ndarray):
+        sizes = _meet(value.nbytes)
+        if len(set(sizes)) > 1:
+            raise UserError(
+                f"{_place()}: the processes have arrays of {' and '.join(map(str, sizes))} bytes: "
+                "start all of them with one command and one copy of the data"
+            )
         return np.asarray(multihost_utils.broadcast_one_to_all(value))  # type: ignore[return-value]
     return json.loads(share(json.dumps(value))[0])
 
