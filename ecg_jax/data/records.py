@@ -17,7 +17,7 @@ import numpy as np
 
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
-from ecg_jax.runtime import hosts
+from ecg_jax.runtime import cache, hosts, storage
 
 MAJOR = 2  # of the builders' versions, whose records are read
 CHUNK = 256  # records read at a time
@@ -124,13 +124,15 @@ class Records:
 
 
 def folder(data_dir: str | Path, dataset: str, rate: int) -> Path:
-    """The newest prepared version of a dataset, of those that this version of the library reads.
+    """The newest prepared version of a dataset, of those that this version of the library reads;
+    of an object store's, a copy on this machine.
 
     Raises:
       UserError: there is none; the line holds the command that prepares it.
     """
-    root = Path(data_dir).expanduser() / dataset / f"rate{rate}"
-    complete = (p.parent for p in root.glob("*/dataset_info.json"))
+    root = storage.path(data_dir).expanduser() / dataset / f"rate{rate}"
+    with storage.reached(root):
+        complete = [p.parent for p in root.glob("*/dataset_info.json")]
     numbers = {
         p: [int(n) for n in p.name.split(".")]
         for p in complete
@@ -138,7 +140,7 @@ def folder(data_dir: str | Path, dataset: str, rate: int) -> Path:
     }
     readable = [p for p, number in numbers.items() if number[0] == MAJOR]
     if readable:
-        return max(readable, key=numbers.__getitem__)
+        return storage.local_copy(max(readable, key=numbers.__getitem__), cache.local("data"))
     state = f"is not prepared in {data_dir}: run"
     if numbers:
         other = max(numbers, key=numbers.__getitem__).name

@@ -13,6 +13,7 @@ from ecg_jax.report.curve_figures import seed_legend, shared_axes, training_figu
 from ecg_jax.report.map_figures import map_figure, prompt_table
 from ecg_jax.report.markup import Markup, element, join
 from ecg_jax.report.tables import scroll
+from ecg_jax.runtime import storage
 from ecg_jax.runtime.files import write_whole
 
 LIMIT = 5_000_000  # bytes of the file
@@ -83,7 +84,7 @@ def write(content: Content, path: str | os.PathLike) -> None:
     Raises:
       UserError: as `render`; the file cannot be written.
     """
-    write_whole(Path(path), render(content).encode())
+    write_whole(storage.path(path), render(content).encode())
 
 
 def _whole(content: Content, sections: list[Section]) -> Markup:

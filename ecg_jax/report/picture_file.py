@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ecg_jax.report.content import Embedding, PromptMap, Sample
-from ecg_jax.runtime import files
+from ecg_jax.runtime import files, storage
 
 Picture = PromptMap | Embedding | Sample
 _KINDS = {kind.__name__: kind for kind in (PromptMap, Embedding, Sample)}
@@ -32,7 +32,7 @@ def read(path: Path, step: int | None) -> list[Picture]:
     Raises:
       UserError: the file is damaged.
     """
-    if not path.exists():
+    if not storage.exists(path):
         return []
     with files.open_arrays(path) as (header, arrays):
         return [

@@ -20,7 +20,7 @@ from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.losses import contrastive
 from ecg_jax.models import conv1d
-from ecg_jax.runtime import hosts
+from ecg_jax.runtime import hosts, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def parse(argv: Sequence[str], usage: str) -> CommandLine:
     if not values.workdir:
         raise UserError("--workdir DIR is missing: the folder for checkpoints and results")
     address = hosts.Address(**{field.name: getattr(values, field.name) for field in hosts.FLAGS})
-    return CommandLine(config, Path(values.workdir), address)
+    return CommandLine(config, storage.path(values.workdir), address)
 
 
 def parse_config(argv: Sequence[str], usage: str, values: flags.FlagValues) -> Config:

@@ -4,6 +4,8 @@ evaluation begin here."""
 import copy
 import dataclasses
 import functools
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,7 +18,7 @@ from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
 from ecg_jax.methods import Encoded, Method, View, build
 from ecg_jax.run import config as config_lib
-from ecg_jax.runtime import hosts, parallel
+from ecg_jax.runtime import hosts, parallel, storage
 from ecg_jax.text import reports, tower
 from ecg_jax.text.tower import TextTower
 
@@ -70,16 +72,21 @@ class Experiment:
         return self.tower.describe() if self.tower else NO_TOWER
 
     def encode(self, params: Any, state: Any, split: Records) -> Encoded:
-        """Features and embeddings of all records of a split, as float32 NumPy arrays."""
+        """Features and embeddings of all records of a split, as float32 NumPy arrays. A batch's are
+        fetched while the devices compute the next one's."""
         devices = self.mesh.devices.size
         size = -(-self.config.evaluate.batch_size // devices) * devices
         sharding = parallel.by_record(self.mesh)
-        outputs = []
+        outputs, pending = [], None
         for start in range(0, len(split), size):
             rows = np.minimum(np.arange(start, start + size), len(split) - 1)
             ecg = parallel.put_rows(split.ecg, rows, sharding)
             mask = parallel.put_rows(split.lead_mask, rows, sharding)
-            outputs.append(jax.device_get(self._encode(params, state, ecg, mask)))
+            computed = self._encode(params, state, ecg, mask)
+            if pending is not None:
+                outputs.append(jax.device_get(pending))
+            pending = computed
+        outputs.append(jax.device_get(pending))
         return Encoded(*(np.concatenate(part)[: len(split)] for part in zip(*outputs, strict=True)))
 
     @functools.cached_property
@@ -188,9 +195,15 @@ def _simulate(config: Config) -> None:
     except UserError:
         from tfds_builders import prepare
 
-        options = ["simulated", "--rate", str(config.rate), "--data_dir", config.data_dir]
-        if prepare.main(options):
-            raise UserError(f"no simulated records could be written to {config.data_dir}") from None
+        where = storage.path(config.data_dir)
+        with tempfile.TemporaryDirectory(prefix="ecg_jax.") as beside:
+            to = beside if storage.remote(where) else config.data_dir
+            if prepare.main(["simulated", "--rate", str(config.rate), "--data_dir", to]):
+                raise UserError(
+                    f"no simulated records could be written to {config.data_dir}"
+                ) from None
+            if storage.remote(where):
+                storage.copy_tree(Path(beside), where)
 
 
 def report_texts(config: Config, split: Records) -> tuple[list[str], np.ndarray]:

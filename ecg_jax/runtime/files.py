@@ -12,10 +12,15 @@ from typing import Any
 import numpy as np
 
 from ecg_jax.errors import UserError
+from ecg_jax.runtime import storage
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Raises a UserError if the file cannot be written; what was there stays then."""
+    if storage.remote(path):  # an object is there whole, or not at all
+        with storage.reached(path):
+            path.write_bytes(data)
+        return
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +43,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines, up to a line that was cut short when a run was killed;
     none where there is no file."""
     rows = []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if storage.exists(path) else []:
         try:
             rows.append(json.loads(line))
         except (json.JSONDecodeError, UnicodeDecodeError):

