@@ -1,13 +1,20 @@
 """Checkpoints come back whole, or are known not to be."""
 
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from stored_state import stored_state
 
 from ecg_jax.errors import UserError
 from ecg_jax.runtime import parallel
-from ecg_jax.runtime.checkpoint import Checkpoints, digests
+from ecg_jax.runtime.checkpoint import Checkpoints, digests, named
+from ecg_jax.training.state import TrainState
 
 
 def state(value=0.0, devices=8):
@@ -105,8 +112,88 @@ def test_none_whole(tmp_path):
         checkpoints.restore(state())
 
 
-def test_another_model_is_not_loaded(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            {"kernel": jnp.zeros((512, 513))},
+            r"kernel is float32\[512,512\] there and .*512,513\] here",
+        ),
+        ({"bias": jnp.zeros(3)}, r"bias is missing there and float32\[3\] here"),
+        ({"kernel": jnp.zeros((512, 512), jnp.bfloat16)}, r"float32\[512,512\] there and bfloat16"),
+    ],
+)
+def test_another_model_is_not_loaded_and_not_called_damaged(tmp_path, change, line):
     checkpoints = saved(tmp_path, 1)
-    other = state() | {"kernel": jnp.zeros((512, 513))}
-    with pytest.warns(UserWarning), pytest.raises(UserError):
-        checkpoints.restore(other)
+    with pytest.raises(UserError, match=f"another model, optimiser or version: .*{line}"):
+        checkpoints.restore(state() | change)
+
+
+def test_names_last_when_a_librarys_tuple_names_its_fields_anew(tmp_path):
+    class Old(NamedTuple):
+        mu: Any
+        nu: Any
+
+    class New(NamedTuple):
+        first: Any
+        second: Any
+
+    def tree(kind):
+        return TrainState(jnp.int32(3), {"w": jnp.ones(2)}, {}, (kind(jnp.zeros(2), jnp.ones(2)),))
+
+    assert list(named(tree(Old))) == ["step", "params/w", "optimizer/0/0", "optimizer/0/1"]
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(3, tree(Old), {})
+    checkpoints.close()
+    _, found, _ = checkpoints.restore(tree(New))
+    np.testing.assert_array_equal(found.optimizer[0].second, np.ones(2))
+
+
+def test_arrays_in_parts_go_onto_other_devices(tmp_path):
+    def bank(devices, value):
+        mesh = parallel.make_mesh(jax.devices()[:devices])
+        return {"bank": jax.device_put(value, parallel.by_record(mesh))}
+
+    value = np.arange(48, dtype=np.float32).reshape(16, 3)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, bank(8, value), {})
+    checkpoints.close()
+    index = json.loads((tmp_path / "1" / "index.json").read_text())
+    assert len(index["arrays"]["bank"]["parts"]) == 8
+    for devices in (1, 2, 8):
+        like = bank(devices, np.zeros_like(value))
+        _, tree, _ = checkpoints.restore(like)
+        np.testing.assert_array_equal(tree["bank"], value)
+        assert tree["bank"].sharding == like["bank"].sharding
+
+
+def test_what_a_killed_save_left_is_no_checkpoint_and_goes(tmp_path):
+    checkpoints = saved(tmp_path, 1)
+    shutil.copytree(tmp_path / "1", tmp_path / "2")
+    (tmp_path / "2" / "index.json").unlink()
+    assert checkpoints.restore(state())[0] == 1
+    checkpoints.save(3, state(3), {})
+    checkpoints.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "3"]
+
+
+def test_a_format_of_a_later_version(tmp_path):
+    checkpoints = saved(tmp_path, 1)
+    index = tmp_path / "1" / "index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"format": 99}))
+    with pytest.raises(UserError, match="has format 99, and this version reads 1"):
+        checkpoints.restore(state())
+
+
+STORED = Path(__file__).parent / "stored"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("version", ["orbax", "format1"])
+def test_checkpoints_of_earlier_versions_are_read(tmp_path, version):
+    """`orbax`: as runs wrote them before there was a format 1."""
+    shutil.copytree(STORED / version, tmp_path / "last")
+    like = jax.tree.map(jnp.zeros_like, stored_state())
+    step, tree, notes = Checkpoints(tmp_path / "last").restore(like)
+    assert (step, notes["best"]) == (7, 0.75)
+    jax.tree.map(np.testing.assert_array_equal, tree, stored_state())
