@@ -27,7 +27,7 @@ from ecg_jax.methods import lasting
 from ecg_jax.report import fill, picture_file, pictures
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import Experiment, open_experiment
-from ecg_jax.runtime import hosts, process
+from ecg_jax.runtime import hosts, lock, process, storage
 from ecg_jax.runtime.checkpoint import Checkpoints
 
 LISTS = ("tasks", "protocols", "rules", "fractions", "finetune_fractions", "conditions")
@@ -35,7 +35,7 @@ LISTS = ("tasks", "protocols", "rules", "fractions", "finetune_fractions", "cond
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m ecg_jax.evaluate")
-    parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--workdir", required=True, help="the run's folder")
     parser.add_argument("--data_dir", help="where the prepared data lie, if not where they were")
     parser.add_argument("--dataset", help="another one than that of the training: transfer")
     parser.add_argument("--prompts", help="a prompt file of your own")
@@ -50,7 +50,8 @@ def main() -> None:
         )
     args = parser.parse_args()
     process.configure()
-    config, _ = workdir.read(args.workdir)
+    folder = storage.path(args.workdir)
+    config, _ = workdir.read(folder)
     trained_on = config.dataset
     for name in ("data_dir", "dataset"):
         if getattr(args, name):
@@ -64,7 +65,8 @@ def main() -> None:
         raise UserError(f"--dataset {config.dataset} needs --tasks: its label sets, such as aami")
     hosts.start(hosts.Address(**{field.name: getattr(args, field.name) for field in hosts.FLAGS}))
     workdir.check_hosts(config)
-    evaluate(hosts.together(lambda: open_experiment(config)), args.workdir)
+    with lock.held(folder):
+        evaluate(hosts.together(lambda: open_experiment(config)), folder)
 
 
 def _numbers(name: str, items: list[str]) -> list[float]:

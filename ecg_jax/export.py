@@ -29,7 +29,7 @@ from ecg_jax.methods import Encoded, build
 from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import NO_TOWER, blank
-from ecg_jax.runtime import parallel, process
+from ecg_jax.runtime import cache, parallel, process, storage
 from ecg_jax.runtime.checkpoint import Checkpoints
 
 FORMAT = 1
@@ -55,11 +55,11 @@ class Exported(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m ecg_jax.export")
-    parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
-    parser.add_argument("--out", required=True, type=Path, help="a folder that is not there yet")
+    parser.add_argument("--workdir", required=True, help="the run's folder")
+    parser.add_argument("--out", required=True, help="a folder that is not there yet")
     args = parser.parse_args()
     process.configure()
-    export(args.workdir, args.out)
+    export(storage.path(args.workdir), storage.path(args.out))
     print(f"written: {args.out}")
 
 
@@ -69,27 +69,34 @@ def export(folder: Path, out: Path) -> None:
     Raises:
       UserError: `out` is not empty or cannot be written, or the run has no best checkpoint.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if storage.exists(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not an empty folder: choose another --out")
     config, saved = workdir.read(folder)
     width = saved["text_tower"]["width"]
     like = _shapes(config, width, parallel.replicated(parallel.make_mesh()))
-    if not (folder / "checkpoints" / "best").is_dir():
+    if not storage.exists(folder / "checkpoints" / "best"):
         raise UserError(f"{folder} has no best checkpoint yet: train it with its own command")
     restored = Checkpoints(folder / "checkpoints" / "best", keep=1).restore(like)
     if restored is None:
         raise UserError(f"{folder} has no best checkpoint yet: train it with its own command")
     step, tree, _ = restored
     arrays = _flatten(jax.device_get(tree))
+    beside = None if storage.remote(out) else out.parent
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        if beside:
+            beside.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=beside, prefix=f".{out.name}.") as scratch:
             part = Path(scratch) / "model"
             part.mkdir()
             save_file(arrays, part / WEIGHTS, metadata={"format": "ecg_jax"})
             description = describe(config, saved, step, _sha256(part / WEIGHTS))
             workdir.write_json(part / CONFIG, description)
             (part / CARD).write_text(card(description, arrays, folder), encoding="utf-8")
+            if not beside:  # config.json comes last: without it there is no model
+                for name in (WEIGHTS, CARD, CONFIG):
+                    with storage.reached(out):
+                        (out / name).write_bytes((part / name).read_bytes())
+                return
             if out.exists():
                 out.rmdir()
             part.rename(out)
@@ -173,7 +180,7 @@ def load_exported(folder: Path | str) -> Exported:
     Raises:
       UserError: a file is missing or damaged, or the arrays are not exactly the model's.
     """
-    folder = Path(folder)
+    folder = storage.local_copy(storage.path(folder), cache.local("exported"))
     try:
         description = json.loads((folder / CONFIG).read_text())
         config, width = (

@@ -29,7 +29,8 @@ from ecg_jax.report import fill
 from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import open_experiment
-from ecg_jax.runtime import files, process
+from ecg_jax.runtime import files, hosts, lock, process, storage
+from ecg_jax.runtime.stop import UNFINISHED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,7 @@ TABLES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m ecg_jax.reproduce")
     parser.add_argument("table", choices=TABLES)
-    parser.add_argument("--out", type=Path, help="folder of the runs; default runs/TABLE")
+    parser.add_argument("--out", help="folder of the runs; default runs/TABLE")
     parser.add_argument("--data_dir", default="data", help="folder of the prepared records")
     parser.add_argument("--source", help="folder of PTB-XL as published, if it is to be prepared")
     parser.add_argument("--rate", type=int, default=500, choices=(100, 500))
@@ -132,23 +133,34 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--datasets", help="comma-separated, if not all that the table evaluates")
     parser.add_argument("--methods", help="comma-separated baselines, if not the table's own")
+    for field in hosts.FLAGS:
+        parser.add_argument(
+            f"--{field.name}",
+            type=type(field.default),
+            default=field.default,
+            help=field.metadata["help"],
+        )
     args = parser.parse_args()
     process.configure()
-    table, out = narrowed(args), args.out or Path("runs") / args.table
+    hosts.start(hosts.Address(**{field.name: getattr(args, field.name) for field in hosts.FLAGS}))
+    options = {name: str(value) for name, value in vars(args).items() if name != "process"}
+    hosts.check_same("options", options, "start all of them with one command")
+    table, out = narrowed(args), storage.path(args.out or f"runs/{args.table}")
     seeds = parse_seeds(args.seeds)
     for dataset in dict.fromkeys(("ptb_xl", *table.targets)):
-        prepare(args, dataset)
+        hosts.first_alone(functools.partial(prepare, args, dataset))
     rows = []
     for run in runs(table, seeds):
         rows += carry_out(table, run, recipe(args, table, run), out / run.folder)
-    results.write(rows, out / "results.json")
+    hosts.first_alone(lambda: results.write(rows, out / "results.json"))
     folders = [out / run.folder for run in runs(table, seeds) if run.encoder == "trained"]
     trained = {folder: workdir.read(folder)[1] for folder in folders}
     print(f"\n{args.table}, seeds {args.seeds}: mean ± standard deviation over them")
     print(beside(rows, args.table))
     print(ranks(runs(table, seeds), out), flush=True)
     title = f"{args.table}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-    report.write(fill.several(title, trained, rows), out / "report.html")
+    page = fill.several(title, trained, rows)
+    hosts.first_alone(lambda: report.write(page, out / "report.html"))
     print(f"written: {out / 'results.json'}, {out / 'report.html'}")
 
 
@@ -242,18 +254,20 @@ def carry_out(table: Table, run: Run, config: Config, folder: Path) -> list[resu
       UserError: the folder holds a run of another config or other data.
     """
     if not train.train(config, folder, evaluated=False):
-        raise SystemExit(0)  # stopped by SIGTERM, and has said so
-    rows, path, done = [], folder / "evaluated.json", evaluated(folder)
+        raise SystemExit(UNFINISHED)  # stopped by SIGTERM, and has said so
+    rows, path, done = [], folder / "evaluated.json", hosts.from_first(evaluated(folder))
     for target in (wanted(table, run, config, dataset) for dataset in table.targets):
         asked = config_lib.to_json(target.evaluate) | {"dataset": target.dataset}
         found = next((part["rows"] for part in done if part["asked"] == asked), None)
         if found is None:
             # One random encoder serves the table.
             controlled = run.encoder == "trained"
-            found = evaluate.evaluate(open_experiment(target), folder, controlled=controlled)
+            with lock.held(folder):
+                opened = hosts.together(functools.partial(open_experiment, target))
+                found = evaluate.evaluate(opened, folder, controlled=controlled)
             found = [results.plain(row) for row in found]
             done.append({"asked": asked, "rows": found})
-            workdir.write_json(path, done)
+            hosts.first_alone(functools.partial(workdir.write_json, path, list(done)))
         rows += found
     return [row | {"encoder": run.encoder} if row["encoder"] == "trained" else row for row in rows]
 
@@ -267,7 +281,7 @@ def evaluated(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / "evaluated.json"
     try:
-        found = json.loads(path.read_text()) if path.exists() else []
+        found = json.loads(path.read_text()) if storage.exists(path) else []
         if all({"asked", "rows"} == set(part) for part in found):
             return found
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError):

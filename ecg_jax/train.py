@@ -7,6 +7,7 @@ initialise; then dispatch a few steps in one jitted call, whose metrics are read
 runs; validate and save at the ends of epochs; evaluate. The same command resumes a stopped run.
 """
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -25,26 +26,24 @@ from ecg_jax.evaluation.validator import Validator
 from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import Experiment, open_experiment, with_shards
-from ecg_jax.runtime import hosts, process
+from ecg_jax.runtime import hosts, lock, process
 from ecg_jax.runtime.checkpoint import Checkpoints
-from ecg_jax.runtime.stop import Stop
+from ecg_jax.runtime.stop import UNFINISHED, Stop
 from ecg_jax.training import feed, optim
+from ecg_jax.training.pace import Pace
 from ecg_jax.training.progress import NonFiniteError, Progress
 from ecg_jax.training.state import init
 from ecg_jax.training.step import dispatch_length, make_dispatch
 
 Tree = Any
-# Several processes that have been stopped end with EX_TEMPFAIL: to the schedulers that start them,
-# 0 would be the end of the job.
-STOPPED = 75
+PACE_SECONDS = 30.0  # between two lines of how fast an epoch goes
 
 
 def main() -> int:
     line = config_lib.parse(sys.argv, __doc__ or "")
     process.configure()
     hosts.start(line.address)
-    finished = train(line.config, line.workdir)
-    return 0 if finished or jax.process_count() == 1 else STOPPED
+    return 0 if train(line.config, line.workdir) else UNFINISHED
 
 
 def train(config: Config, folder: Path, *, evaluated: bool = True) -> bool:
@@ -57,11 +56,23 @@ def train(config: Config, folder: Path, *, evaluated: bool = True) -> bool:
     stop = Stop()
     config = with_shards(config, jax.device_count(), workdir.saved_shards(folder))
     experiment = open_together(config)
+    with contextlib.ExitStack() as stack:
+        finished = _train(experiment, folder, stop, stack)
+        if finished and evaluated:
+            evaluate.evaluate(experiment, folder)
+    return finished
+
+
+def _train(experiment: Experiment, folder: Path, stop: Stop, stack: contextlib.ExitStack) -> bool:
+    """Makes the updates, or saves and returns on SIGTERM; whether all are made. What `stack` is
+    given, the folder's lock, is kept for the evaluation."""
+    config = experiment.config
     data, plan, steps = feed.load(experiment)
     optimizer = optim.build(config, steps)
     dispatch = make_dispatch(config, experiment.method, optimizer, steps)
     validate = Validator(experiment)
     state, best = init(experiment, optimizer, plan), -np.inf
+    stack.enter_context(lock.held(folder))
     workdir.claim(folder, experiment)
 
     last_saves = Checkpoints(folder / "checkpoints" / "last", keep=2)
@@ -76,27 +87,40 @@ def train(config: Config, folder: Path, *, evaluated: bool = True) -> bool:
     fed = feed.feeder(data, step, total)
     saved_step, saved_time = step, time.monotonic()
     progress = Progress(folder, config, start=step, total=total)
+    pace = Pace(config.batch_size, experiment.mesh.size)
     try:
         stop.training = True
         while step < total and not stop.at(step):
             length = dispatch_length(config, step, steps)
-            state, metrics = dispatch(state, next(fed), length)
-            progress.steps(step, metrics)
+            with jax.transfer_guard("disallow"):
+                with pace.spent_on("input"):
+                    batch = next(fed)
+                state, metrics = dispatch(state, batch, length)
+                progress.steps(step, metrics)
             step += length
+            pace.stepped(length)
+            if step % steps and pace.age < PACE_SECONDS:
+                continue
+            progress.pace(step, pace.row())
             if step % steps:
                 continue
             if (step // steps) % config.eval_every == 0 or step == total:
                 progress.flush()
-                scores = hosts.from_first(validate(*state.evaluated(), step // steps))
+                with pace.spent_on("validation"):
+                    scores = validate(*state.evaluated(), step // steps)
+                    scores = hosts.from_first(scores)
                 progress.scores(step, scores)
                 if scores["select"] > best:
                     best = scores["select"]
-                    best_saves.save(step, evaluate.frozen(*state.evaluated()), scores)
+                    with pace.spent_on("checkpoint"):
+                        best_saves.save(step, evaluate.frozen(*state.evaluated()), scores)
             due = time.monotonic() - saved_time > config.checkpoint_seconds
             if step < total and hosts.from_first(due):
                 progress.flush()
-                best_saves.wait()  # the state names the best one, which must be there by then
-                last_saves.save(step, state, {"best": best})
+                with pace.spent_on("checkpoint"):
+                    best_saves.wait()  # the state names the best one, which must be there by then
+                    progress.upload()
+                    last_saves.save(step, state, {"best": best})
                 saved_step, saved_time = step, time.monotonic()
         progress.flush()
     except NonFiniteError as error:
@@ -118,8 +142,6 @@ def train(config: Config, folder: Path, *, evaluated: bool = True) -> bool:
     if stop.asked:
         print(f"stopped by SIGTERM at step {step:,}: the same command goes on from here")
         return False
-    if evaluated:
-        evaluate.evaluate(experiment, folder)
     return True
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from ecg_jax.methods import View, build
 from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import Experiment, open_experiment
-from ecg_jax.runtime import parallel
+from ecg_jax.runtime import lock, parallel
 from ecg_jax.runtime.checkpoint import Checkpoints, digests
 from ecg_jax.runtime.stop import Stop
 from ecg_jax.training import feed, optim
@@ -41,7 +42,9 @@ def final(experiment: Experiment, folder):
 
 
 def lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """Of metrics.jsonl, but for how fast the run was."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if "pace/step_seconds" not in row]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,6 +91,21 @@ def test_a_run_leaves_its_files_and_learns(whole_run):
     saved = json.loads((folder / "config.json").read_text())
     assert saved["config"] == config_lib.to_json(config)
     assert {"commit", "packages", "device", "text_tower", "splits"} <= set(saved)
+    assert saved["numerics"] == {
+        "dtype": "float32",
+        "convolution": "winograd",
+        "random": "threefry2x32",
+        "random_partitionable": True,
+        "x64": False,
+        "matmul_precision": "default",
+    }
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    pace = [row for row in rows if "pace/step_seconds" in row]
+    assert len(pace) == config.epochs
+    for row in pace:
+        assert row["pace/step_seconds"] > 0
+        assert row["pace/ecg_per_second_per_chip"] > 0
+        assert 0 <= row["pace/input_wait"] <= 1
 
 
 def interrupt_after(monkeypatch, dispatches):
@@ -154,12 +172,12 @@ run_main(main)
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "finished\n", "")
 
 
-def test_sigterm_before_and_after_the_updates_ends_with_status_0():
+def test_sigterm_before_and_after_the_updates_ends_with_the_status_of_an_unfinished_run():
     before = signal.getsignal(signal.SIGTERM)
     stop = Stop()
     with pytest.raises(SystemExit) as end:
         os.kill(os.getpid(), signal.SIGTERM)
-    assert end.value.code == 0
+    assert end.value.code == 75
     stop = Stop()
     stop.training = True
     os.kill(os.getpid(), signal.SIGTERM)
@@ -197,6 +215,61 @@ def test_a_workdir_of_another_config_is_refused(whole_run):
     other.optimizer.learning_rate = 0.5
     with pytest.raises(UserError, match=r"another run: optimizer.learning_rate is .* choose anoth"):
         train.train(other, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "option"),
+    [
+        ("dtype", "bfloat16", "--config.model.dtype=bfloat16"),
+        ("convolution", "plain", "--config.model.convolution=plain"),
+        ("random", "rbg", "JAX_DEFAULT_PRNG_IMPL=rbg"),
+        ("x64", True, "JAX_ENABLE_X64=True"),
+        ("matmul_precision", "highest", "JAX_DEFAULT_MATMUL_PRECISION=highest"),
+    ],
+)
+def test_what_a_machine_would_decide_otherwise_is_refused(whole_run, tmp_path, name, value, option):
+    config, folder = whole_run
+    saved = json.loads((folder / "config.json").read_text())
+    saved["numerics"][name] = value
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=f"{name} was {value} there and is .*{option}"):
+        workdir.claim(tmp_path, open_experiment(config))
+
+
+def test_a_form_of_the_convolution_that_is_named_is_free(whole_run, tmp_path):
+    config, folder = whole_run
+    shutil.copy(folder / "config.json", tmp_path)
+    other = config.copy_and_resolve_references()
+    other.model.convolution = "plain"
+    workdir.claim(tmp_path, open_experiment(other))
+
+
+def test_a_type_that_auto_was_is_taken_by_its_name(whole_run, tmp_path):
+    config, folder = whole_run
+    other = config.copy_and_resolve_references()
+    other.model.dtype = "float32"
+    assert config.model.dtype == "auto"
+    shutil.copy(folder / "config.json", tmp_path)
+    workdir.claim(tmp_path, open_experiment(other))
+    saved = json.loads((folder / "config.json").read_text())
+    del saved["numerics"]  # as an earlier version wrote it, on an accelerator
+    saved["device"] = "16 x TPU v5 lite"
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match="dtype was bfloat16 there and is float32 here"):
+        workdir.claim(tmp_path, open_experiment(config))
+
+
+def test_a_folder_in_use_is_refused(whole_run):
+    _, folder = whole_run
+    with lock.held(folder):
+        program = "from ecg_jax.errors import run_main; from ecg_jax import evaluate"
+        command = [sys.executable, "-c", f"{program}; run_main(evaluate.main)"]
+        ended = subprocess.run(
+            [*command, f"--workdir={folder}"], capture_output=True, text=True, check=False
+        )
+    assert ended.returncode == 2
+    assert f"{folder} is in use by process {os.getpid()} of" in ended.stderr
+    assert not (folder / "lock").exists()
 
 
 def test_another_text_model_is_refused(whole_run, tmp_path):

@@ -28,6 +28,13 @@ A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 
 FORMS = ("auto", "plain", "planar", "shifted", "folded", "winograd")
 
 
+def resolved(form: str) -> str:
+    """A form of `FORMS` as it will be computed here: "auto" is "winograd" on a CPU."""
+    if form != "auto":
+        return form
+    return "winograd" if jax.default_backend() == "cpu" else "plain"
+
+
 class Conv(nn.Module):
     """[B, T, C] -> [B, ceil(T / stride), width], no bias, `kernel // 2` zeros at each end.
 
@@ -53,9 +60,7 @@ class Conv(nn.Module):
             # With a stride not on a GPU: XLA's tiling of a product of every second sample ends the
             # process where T is even (`Check failed: subdim_size_accumulator`, jax 0.10 and 0.11).
             return matmul(x[:, :: self.stride], w[0])
-        form = self.form
-        if form == "auto":
-            form = "winograd" if cpu else "plain"
+        form = resolved(self.form)
         if form == "winograd" and (self.kernel, self.stride, self.dtype) == (3, 1, jnp.float32):
             return winograd(x, w)
         if form == "folded" and self.stride == 2:

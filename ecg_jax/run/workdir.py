@@ -9,8 +9,8 @@ from ecg_jax import Config
 from ecg_jax.errors import UserError
 from ecg_jax.run import config as config_lib
 from ecg_jax.run.experiment import Experiment, report_texts
-from ecg_jax.run.provenance import provenance, software
-from ecg_jax.runtime import hosts
+from ecg_jax.run.provenance import numerics, provenance, software
+from ecg_jax.runtime import hosts, storage
 from ecg_jax.runtime.files import write_whole
 
 # what may differ when a run goes on: where things lie and how often they are reported
@@ -38,10 +38,11 @@ def _free(name: str, evaluating: bool) -> bool:
 def check_hosts(config: Config) -> None:
     """Raises a UserError if the processes of a run differ in config or software."""
     fields = config_lib.flatten(config_lib.to_json(config))
-    fields = {k: v for k, v in fields.items() if k not in ("data_dir", "build")}
+    fields.pop("data_dir")  # each may have its own copy: the records are compared
     advice = "start all of them with one command"
     hosts.check_same("configurations", fields, advice)
     hosts.check_same("software", config_lib.flatten(software()), advice + " and one installation")
+    hosts.check_same("numerics", numerics(config), advice + " and one environment")
 
 
 def claim(folder: Path, experiment: Experiment) -> None:
@@ -53,7 +54,7 @@ def claim(folder: Path, experiment: Experiment) -> None:
     splits = fingerprints(experiment)  # several hosts read and exchange records for it
     hosts.first_alone(lambda: _claim(folder, experiment, splits))
     path = folder / "config.json"
-    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if storage.exists(path) else "missing"
     advice = "--workdir must be one folder, on a file system that all hosts share"
     hosts.check_same("workdirs", {"config.json": found}, advice)
 
@@ -61,19 +62,19 @@ def claim(folder: Path, experiment: Experiment) -> None:
 def _claim(folder: Path, experiment: Experiment, splits: dict[str, str]) -> None:
     config = config_lib.to_json(experiment.config)
     path = folder / "config.json"
-    if path.exists():
+    if storage.exists(path):
         _, saved = read(folder)
         differ = differences(experiment, saved, evaluating=False)
         differ += changes(experiment, saved, splits) + _devices(experiment, saved)
+        differ += _numerics(experiment.config, saved)
         if differ:
             raise UserError(
                 f"{folder} holds another run: {'; '.join(differ[:4])}"
                 f"{'; ...' if len(differ) > 4 else ''}: choose another --workdir"
             )
         return
-    if (folder / "checkpoints").exists():
+    if storage.exists(folder / "checkpoints"):
         raise UserError(f"{folder} has checkpoints but no config.json: choose another --workdir")
-    folder.mkdir(parents=True, exist_ok=True)
     leads = experiment.train.leads
     details = {"config": config, "splits": splits, "leads": leads, **provenance(experiment)}
     write_json(path, details)
@@ -83,11 +84,46 @@ def differences(experiment: Experiment, saved: dict[str, Any], *, evaluating: bo
     """Fields in which a run's config and today's differ, of those that must not."""
     ours = config_lib.flatten(config_lib.to_json(experiment.config))
     theirs = config_lib.flatten(config_lib.to_json(config_lib.from_json(saved["config"])))
+    decided = {"model.dtype"}  # what "auto" became is compared in its place: `_numerics`
     return [
         f"{k} is {theirs.get(k)!r} there and {ours.get(k)!r} here"
-        for k in sorted(ours | theirs)
+        for k in sorted((ours | theirs).keys() - decided)
         if ours.get(k) != theirs.get(k) and not _free(k, evaluating)
     ]
+
+
+# How a run is started so that it computes as it did.
+OPTIONS = {
+    "dtype": "--config.model.dtype={}",
+    "convolution": "--config.model.convolution={}",
+    "random": "JAX_DEFAULT_PRNG_IMPL={}",
+    "random_partitionable": "JAX_THREEFRY_PARTITIONABLE={}",
+    "x64": "JAX_ENABLE_X64={}",
+    "matmul_precision": "JAX_DEFAULT_MATMUL_PRECISION={}",
+}
+
+
+def _numerics(config: Config, saved: dict[str, Any]) -> list[str]:
+    """What the machine or its environment would decide otherwise than when the run began. A form of
+    the convolution that the config names is free: it gives the same figures to rounding."""
+    before, now = saved.get("numerics") or _earlier_numerics(saved), numerics(config)
+    if config.model.convolution != "auto":
+        before = before | {"convolution": now["convolution"]}
+    return [
+        f"{name} was {before[name]} there and is {now[name]} here (go on as before with "
+        f"{OPTIONS[name].format(before[name])})"
+        for name in now
+        if name in before and before[name] != now[name]
+    ]
+
+
+def _earlier_numerics(saved: dict[str, Any]) -> dict[str, Any]:
+    """Of a run that began before they were recorded, as far as it is known."""
+    model = saved["config"]["model"]
+    dtype = model.get("dtype", "float32")
+    if dtype == "auto":
+        dtype = "float32" if saved["device"].split()[-1] == "cpu" else "bfloat16"
+    return {"dtype": dtype}
 
 
 def fingerprints(experiment: Experiment) -> dict[str, str]:
