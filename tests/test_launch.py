@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ecg_jax.run.provenance import archived
 from launch import local
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
+DETACHED = LAUNCH / "detached.sh"
+SCRIPTS.remove(DETACHED)  # it is given a command, not a training's arguments
 SETTINGS = {"NFS": "10.0.0.2:/runs", "IMAGE": "registry/ecg-jax:1"}
 ARGUMENTS = ["--config", "configs/etp.py:demo,seed=1", "--config.evaluate.tasks=('super', 'sub')"]
 
@@ -29,7 +32,7 @@ def script(path, *arguments, **settings):
     )
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [*SCRIPTS, DETACHED], ids=lambda p: p.name)
 def test_scripts_are_strict_and_parse(path):
     text = path.read_text()
     assert text.startswith("#!/usr/bin/env bash\n")
@@ -58,7 +61,7 @@ def test_a_dry_run_prints_the_command_with_its_arguments_whole(path):
     ).stdout.splitlines()
     if path.name == "tpu_pod.sh":  # a command for a shell of the hosts
         (remote,) = [w.removeprefix("--command=") for w in words if w.startswith("--command=")]
-        remote = remote.partition(" && ")[2].replace(".venv/bin/python -m ecg_jax.train", "")
+        remote = remote.partition("-m ecg_jax.train")[2]
     else:
         assert words[0] == "srun"
         remote = last.partition("ecg_jax.train")[2]
@@ -78,6 +81,85 @@ def test_what_is_missing_is_said_in_one_line(path):
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+def test_a_bucket_needs_no_share_and_holds_the_compiled_programs():
+    done = script(LAUNCH / "tpu_pod.sh", "--dry-run", "--config=a", "--workdir=gs://runs-1/etp")
+    assert done.returncode == 0, done.stderr
+    assert "mount" not in done.stdout
+    assert "ECG_JAX_CACHE=gs://runs-1/cache" in done.stdout
+
+
+def test_a_pod_installs_the_versions_that_were_tested():
+    """uv reads the constraints of the project in whose folder it runs."""
+    installs = script(LAUNCH / "tpu_pod.sh", "--dry-run", *ARGUMENTS, **SETTINGS).stdout
+    (line,) = [line for line in installs.splitlines() if "uv" in line and "sync" in line]
+    words = line.replace("\\", "")
+    assert words.index("cd ecg_jax ") < words.index("uv sync ")
+    image = (LAUNCH / "Dockerfile").read_text()
+    assert image.index("WORKDIR /ecg_jax") < image.index("RUN uv sync ")
+    assert "pip install --no-cache-dir -e" not in image
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--follow", "tail -n 100 -F ecg_jax/train.log"),
+        ("--status", "train.status"),
+        ("--stop", "kill -TERM"),
+        ("--delete", "tpu-vm delete"),
+    ],
+)
+def test_a_pods_training_can_be_followed_stopped_and_deleted(option, words):
+    done = script(LAUNCH / "tpu_pod.sh", "--dry-run", option)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    assert words in done.stdout.replace("\\", "")
+
+
+def wait_until(there, seconds=60):
+    began = time.monotonic()
+    while not there():
+        assert time.monotonic() < began + seconds
+        time.sleep(0.05)
+
+
+def test_a_detached_command_outlives_its_shell_and_hears_sigterm(tmp_path):
+    program = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), sys.exit(75)))
+print("ready", flush=True)
+time.sleep(600)
+"""
+    start = [str(DETACHED), "train", sys.executable, "-c", program]
+    started = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert started.stdout == "started: train.log\n"
+    log, status = tmp_path / "train.log", tmp_path / "train.status"
+    wait_until(lambda: log.exists() and "ready" in log.read_text())
+    again = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert not status.exists()
+    os.killpg(int((tmp_path / "train.pid").read_text()), signal.SIGTERM)
+    wait_until(lambda: status.exists() and status.read_text())
+    assert status.read_text() == "75\n"
+    assert "saved" in log.read_text()
+
+
+def test_an_archive_keeps_the_commit(tmp_path):
+    """`git archive`, which the launchers copy, has no .git to ask."""
+    root = LAUNCH.parent
+    if not (root / ".git").exists():
+        pytest.skip("not a clone")
+    names = [".commit", ".gitattributes"]
+    archive = ["git", "archive", "HEAD", *names]
+    done = subprocess.run(archive, cwd=root, capture_output=True, check=True)
+    subprocess.run(["tar", "-x", "-C", str(tmp_path)], input=done.stdout, check=True)
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert (tmp_path / ".commit").read_text().strip() == head
+    assert archived(tmp_path) == head[:12]
+    assert archived(root) is None  # a clone says it by git
+
+
 def pod(manifest):
     (job,) = manifest["spec"]["replicatedJobs"]
     return job["template"]["spec"]["template"]["spec"]
@@ -95,6 +177,17 @@ def test_the_jobset_has_what_a_slice_needs():
     assert spec["completionMode"] == "Indexed"
     assert spec["parallelism"] == spec["completions"] == x * y // chips
     assert hosts["restartPolicy"] == "Never"
+    # What takes a host away ends the Job as such, and the set starts again at no cost.
+    (rule,) = manifest["spec"]["failurePolicy"]["rules"]
+    assert rule["action"] == "RestartJobSetAndIgnoreMaxRestarts"
+    assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
+    disrupted, stopped = spec["podFailurePolicy"]["rules"]
+    assert disrupted["onPodConditions"] == [{"type": "DisruptionTarget"}]
+    assert stopped["onExitCodes"] == {
+        "containerName": container["name"],
+        "operator": "In",
+        "values": [75],
+    }
     volumes = {v["name"] for v in hosts["volumes"]}
     assert {m["name"] for m in container["volumeMounts"]} <= volumes
 
