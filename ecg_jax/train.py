@@ -23,14 +23,17 @@ from ecg_jax.data.records import check_disjoint
 from ecg_jax.errors import UserError, run_main
 from ecg_jax.evaluation import examine
 from ecg_jax.evaluation.validator import Validator
+from ecg_jax.planning import utilisation
 from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import Experiment, open_experiment, with_shards
+from ecg_jax.run.provenance import numerics
 from ecg_jax.runtime import hosts, lock, process
 from ecg_jax.runtime.checkpoint import Checkpoints
 from ecg_jax.runtime.stop import UNFINISHED, Stop
 from ecg_jax.training import feed, optim
 from ecg_jax.training.pace import Pace
+from ecg_jax.training.profile import Profile
 from ecg_jax.training.progress import NonFiniteError, Progress
 from ecg_jax.training.state import init
 from ecg_jax.training.step import dispatch_length, make_dispatch
@@ -43,12 +46,12 @@ def main() -> int:
     line = config_lib.parse(sys.argv, __doc__ or "")
     process.configure()
     hosts.start(line.address)
-    return 0 if train(line.config, line.workdir) else UNFINISHED
+    return 0 if train(line.config, line.workdir, profile=line.profile) else UNFINISHED
 
 
-def train(config: Config, folder: Path, *, evaluated: bool = True) -> bool:
+def train(config: Config, folder: Path, *, evaluated: bool = True, profile: int = 0) -> bool:
     """Trains to the end and (if `evaluated`) evaluates, or saves and returns on SIGTERM; whether it
-    is finished.
+    is finished. Of `profile` updates a trace is written.
 
     Raises:
       UserError: wrong input, a loss that is not finite, a disk that is full.
@@ -57,13 +60,19 @@ def train(config: Config, folder: Path, *, evaluated: bool = True) -> bool:
     config = with_shards(config, jax.device_count(), workdir.saved_shards(folder))
     experiment = open_together(config)
     with contextlib.ExitStack() as stack:
-        finished = _train(experiment, folder, stop, stack)
+        finished = _train(experiment, folder, stop, stack, Profile(folder, profile))
         if finished and evaluated:
             evaluate.evaluate(experiment, folder)
     return finished
 
 
-def _train(experiment: Experiment, folder: Path, stop: Stop, stack: contextlib.ExitStack) -> bool:
+def _train(
+    experiment: Experiment,
+    folder: Path,
+    stop: Stop,
+    stack: contextlib.ExitStack,
+    profile: Profile,
+) -> bool:
     """Makes the updates, or saves and returns on SIGTERM; whether all are made. What `stack` is
     given, the folder's lock, is kept for the evaluation."""
     config = experiment.config
@@ -87,7 +96,7 @@ def _train(experiment: Experiment, folder: Path, stop: Stop, stack: contextlib.E
     fed = feed.feeder(data, step, total)
     saved_step, saved_time = step, time.monotonic()
     progress = Progress(folder, config, start=step, total=total)
-    pace = Pace(config.batch_size, experiment.mesh.size)
+    pace = Pace(config.batch_size, experiment.mesh.size, peak_seconds(experiment))
     try:
         stop.training = True
         while step < total and not stop.at(step):
@@ -99,6 +108,7 @@ def _train(experiment: Experiment, folder: Path, stop: Stop, stack: contextlib.E
                 progress.steps(step, metrics)
             step += length
             pace.stepped(length)
+            profile.called(length, metrics)
             if step % steps and pace.age < PACE_SECONDS:
                 continue
             progress.pace(step, pace.row())
@@ -126,18 +136,19 @@ def _train(experiment: Experiment, folder: Path, stop: Stop, stack: contextlib.E
     except NonFiniteError as error:
         step = int(state.step)
         last_saves.save(step, state, {"best": best})
-        last_saves.wait()
+        hosts.together(last_saves.wait)  # the error ends all, also process 0 that writes the index
         raise UserError(
             f"{error} in the update after step {step:,}: the state at step {step} is saved in "
             f"{last_saves.folder}; in another --workdir try a lower "
             "--config.optimizer.learning_rate, or --config.optimizer.clip=1.0"
         ) from error
     finally:
+        profile.close()
         progress.close()
     best_saves.close()
     if step > saved_step or step == 0:
         last_saves.save(step, state, {"best": best})
-    last_saves.close()
+    hosts.together(last_saves.close)
     stop.training = False
     if stop.asked:
         print(f"stopped by SIGTERM at step {step:,}: the same command goes on from here")
@@ -187,6 +198,13 @@ def check_split(experiment: Experiment) -> None:
             f"training records of {train.dataset} are shorter than {c.seconds:g} s: set "
             f"--config.seconds={shortest:g} or less"
         )
+
+
+def peak_seconds(experiment: Experiment) -> float:
+    """The time of a record on one of the devices at its peak, as `plan` has it; 0 on a CPU."""
+    width, device = experiment.described_tower()["width"], experiment.mesh.devices.flat[0]
+    dtype = numerics(experiment.config)["dtype"]
+    return utilisation.seconds_per_record(experiment.config, width, device, dtype)
 
 
 def parameter_counts(experiment: Experiment, params: Tree) -> str:

@@ -108,6 +108,12 @@ def register():
 
 if __name__ == "__main__":
     register()
+    if os.environ.get("SHALLOW"):  # two residual blocks for eight
+        import agreement
+
+        from ecg_jax.models import resnet1d
+
+        resnet1d.STAGES = agreement.SHALLOW
     program = sys.argv[1]
     sys.argv = sys.argv[1:]
     if program.endswith(".py"):

@@ -17,11 +17,11 @@ LAYERS = {
         ("text", "methods"),
         ("run",),
         ("training",),
-        ("evaluation",),
+        ("evaluation", "planning"),
         ("report",),
         ("evaluate",),
         ("train", "export", "tools"),
-        ("reproduce", "show_prompts", "show_augment", "planning"),
+        ("reproduce", "show_prompts", "show_augment"),
         ("plan",),
     ),
     "evaluation": (
@@ -35,12 +35,12 @@ LAYERS = {
     "methods": (("shared",), ("*",)),
     "planning": (
         ("targets", "program", "flops", "hlo"),
-        ("bounds",),
+        ("bounds", "utilisation"),
         ("estimate",),
         ("show",),
     ),
     "run": (("config",), ("experiment",), ("provenance",), ("workdir",)),
-    "training": (("feed", "optim", "pace", "progress", "state"), ("step",)),
+    "training": (("feed", "optim", "pace", "profile", "progress", "state"), ("step",)),
 }
 LEVEL = {
     folder: {name: level for level, names in enumerate(layers) for name in names}

@@ -134,7 +134,7 @@ def test_a_training_that_was_stopped_is_not_evaluated(table, tmp_path, monkeypat
     monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("evaluated"))
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, "--out", str(tmp_path), "--seeds", "3")
-    assert ended.value.code == 0
+    assert ended.value.code == 75
     assert not (tmp_path / "results.json").exists()
 
 

@@ -24,6 +24,7 @@ from ecg_jax.runtime import lock, parallel
 from ecg_jax.runtime.checkpoint import Checkpoints, digests
 from ecg_jax.runtime.stop import Stop
 from ecg_jax.training import feed, optim
+from ecg_jax.training.profile import Profile
 from ecg_jax.training.state import init
 from ecg_jax.training.step import make_dispatch
 
@@ -281,6 +282,15 @@ def test_another_text_model_is_refused(whole_run, tmp_path):
         workdir.claim(folder, changed)
     with pytest.raises(UserError, match="was trained otherwise: the text tower's sha256"):
         evaluate.check_records(changed, folder)
+
+
+def test_a_trace_of_some_updates(tmp_path):
+    done = []
+    profile = Profile(tmp_path, 2)
+    for _ in range(6):
+        profile.called(1, jnp.zeros(1))
+        done.append(any((tmp_path / "profile").rglob("*.xplane.pb")))
+    assert done == [False, False, False, True, True, True]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.methods.shared import health
 from ecg_jax.run.experiment import Experiment
 
-
 # What may choose the checkpoint, besides one task: the mean over all tasks, or nothing.
 MEAN, LAST = "mean", "last"
 

@@ -28,6 +28,7 @@ class CommandLine:
     config: Config
     workdir: Path
     address: hosts.Address
+    profile: int = 0
 
 
 def parse(argv: Sequence[str], usage: str) -> CommandLine:
@@ -38,6 +39,8 @@ def parse(argv: Sequence[str], usage: str) -> CommandLine:
     """
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "the run's folder", flag_values=values)
+    text = "updates of which a trace is written to the run's folder"
+    flags.DEFINE_integer("profile", 0, text, lower_bound=0, flag_values=values)
     for field in hosts.FLAGS:
         define: Any = (
             flags.DEFINE_string if isinstance(field.default, str) else flags.DEFINE_integer
@@ -47,7 +50,7 @@ def parse(argv: Sequence[str], usage: str) -> CommandLine:
     if not values.workdir:
         raise UserError("--workdir DIR is missing: the folder for checkpoints and results")
     address = hosts.Address(**{field.name: getattr(values, field.name) for field in hosts.FLAGS})
-    return CommandLine(config, storage.path(values.workdir), address)
+    return CommandLine(config, storage.path(values.workdir), address, values.profile)
 
 
 def parse_config(argv: Sequence[str], usage: str, values: flags.FlagValues) -> Config:

@@ -177,7 +177,7 @@ def read(folder: Path) -> tuple[Config, dict[str, Any]]:
 
 def saved_shards(folder: Path) -> int | None:
     """The virtual shards of the run that a folder holds, if it holds one. Raises as `read`."""
-    there = (folder / "config.json").exists()
+    there = storage.exists(folder / "config.json")
     return hosts.from_first(hosts.together(lambda: read(folder)[0].shards if there else None))
 
 

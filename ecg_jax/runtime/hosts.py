@@ -86,6 +86,13 @@ def start(where: Address, env: Mapping[str, str] = os.environ) -> None:
     finally:
         alarm.cancel()
     failure.watch()
+    devices = jax.local_devices()
+    print(
+        f"process {jax.process_index()} of {jax.process_count()}: {len(devices)} x "
+        f"{devices[0].device_kind} of {socket.gethostname()}, pid {os.getpid()}",
+        file=sys.stderr,
+        flush=True,
+    )
     if jax.process_index() > 0:
         sys.stdout = io.StringIO()
 

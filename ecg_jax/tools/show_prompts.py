@@ -6,7 +6,6 @@ a run's best checkpoint. `python -m ecg_jax.text.prompts` lists the prompts with
 """
 
 import argparse
-from pathlib import Path
 
 import jax
 
@@ -17,7 +16,7 @@ from ecg_jax.evaluation.scoring import judged
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import open_experiment
-from ecg_jax.runtime import process
+from ecg_jax.runtime import process, storage
 from ecg_jax.text.prompts import ENSEMBLE
 
 
@@ -25,14 +24,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, prog="python -m ecg_jax.tools.show_prompts"
     )
-    parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
+    parser.add_argument("--workdir", required=True, help="the run's folder")
     parser.add_argument("--data_dir", help="where the prepared data lie, if not where they were")
     parser.add_argument("--dataset", help="another one than that of the training; needs --tasks")
     parser.add_argument("--tasks", help="comma-separated, if not the run's own")
     parser.add_argument("--file", help="a prompt file of your own")
     args = parser.parse_args()
     process.configure()
-    config, _ = workdir.read(args.workdir)
+    folder = storage.path(args.workdir)
+    config, _ = workdir.read(folder)
     if args.dataset and args.dataset != config.dataset and not args.tasks:
         raise UserError(f"--dataset {args.dataset} needs --tasks: its label sets, such as aami")
     config.dataset = args.dataset or config.dataset
@@ -43,8 +43,8 @@ def main() -> None:
     experiment = open_experiment(config)
     if experiment.method.encode_text is None:
         raise UserError(f"{config.method} has no text side, so that no prompt serves it")
-    experiment = evaluate.check_records(experiment, args.workdir)
-    _, params, state = evaluate.restore(args.workdir, *experiment.init(jax.random.key(0)))
+    experiment = evaluate.check_records(experiment, folder)
+    _, params, state = evaluate.restore(folder, *experiment.init(jax.random.key(0)))
     subject = Subject("trained", Material(experiment), params, state)
     print("\n\n".join(table(subject, task) for task in config.evaluate.tasks))
 

@@ -26,6 +26,26 @@ def test_compiled_programs_and_freed_memory_are_kept(tmp_path, monkeypatch):
             jax.config.update(name, value)
 
 
+def test_what_the_user_says_of_the_compilation_cache_stands(tmp_path, monkeypatch):
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setattr(malloc, "keep_freed", lambda: None)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "5")
+    seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+    configure()
+    assert jax.config.jax_compilation_cache_dir == before
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == seconds
+
+
+def test_freed_memory_goes_back_to_the_system_where_there_is_an_accelerator(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    assert not malloc.accelerator(tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert malloc.accelerator(tmp_path)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert not malloc.accelerator(tmp_path)
+
+
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: p.stem)
 def test_every_program_is_set_up(path):
     if path.parent.name != "text":  # those read and print, without JAX

@@ -1,0 +1,86 @@
+"""A whole run in a bucket: prepare, train, stop, go on, evaluate, export."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TRAIN = [
+    "tests/campaign/trainer.py",
+    "--config=configs/etp.py:demo",
+    "--workdir=gs://bucket/run",
+    "--config.data_dir=gs://bucket/data",
+    "--config.build=False",
+    "--config.epochs=3",
+    "--config.batch_size=64",
+    "--config.checkpoint_seconds=0.0",
+    "--config.seconds=2.5",
+    "--config.model.width=8",
+    "--config.model.dim=32",
+    "--config.model.convolution=plain",
+    "--config.evaluate.protocols=('zero_shot',)",
+    "--config.evaluate.tasks=('super',)",
+    "--config.evaluate.select=super",
+    "--config.evaluate.draws=20",
+]
+
+
+def test_a_run_in_a_bucket_goes_on_and_is_evaluated_and_exported(simulated, tmp_path):
+    for name in ("store", "work", "cache", "tmp"):
+        (tmp_path / name).mkdir()
+    for file in simulated.rglob("*"):
+        if file.is_file():
+            name = f"bucket/data/{file.relative_to(simulated).as_posix()}"
+            quoted = name.replace("/", "%2F")
+            (tmp_path / "store" / quoted).write_bytes(file.read_bytes())
+
+    def run(*command, fault=None):
+        return subprocess.run(
+            [sys.executable, str(ROOT / "tests/object_store.py"), *command],
+            cwd=ROOT,
+            env=os.environ
+            | {
+                "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+                "JAX_PLATFORMS": "cpu",
+                "JAX_NUM_CPU_DEVICES": "1",
+                "OBJECT_STORE": str(tmp_path / "store"),
+                "ECG_JAX_CACHE": "gs://bucket/cache",
+                "ECG_JAX_LOCAL": str(tmp_path / "cache"),
+                "TMPDIR": str(tmp_path / "tmp"),
+                "FAULT": json.dumps(fault),
+                "SHALLOW": "1",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    stopped = run(*TRAIN, fault={"kind": "stop", "process": 0, "step": 7})
+    assert stopped.returncode == 75, stopped.stderr
+    done = run(*TRAIN)
+    assert done.returncode == 0, done.stderr
+    assert "resumed at step 7" in done.stdout
+
+    def stored():
+        names = {p.name.replace("%2F", "/") for p in (tmp_path / "store").iterdir()}
+        return {n.removeprefix("bucket/run/") for n in names if n.startswith("bucket/run/")}
+
+    found = stored()
+    assert {"config.json", "metrics.jsonl", "results.json", "predictions.npz"} <= found
+    assert {"report.html", "pictures.npz", "checkpoints/last/15/index.json"} <= found
+    assert any(name.startswith("tensorboard/") for name in found)
+    assert "lock" not in found
+    lines = (tmp_path / "store" / "bucket%2Frun%2Fmetrics.jsonl").read_text().splitlines()
+    steps = [row["step"] for row in map(json.loads, lines) if "loss" in row]
+    assert steps == list(range(1, 16))
+    exported = run("ecg_jax.export", "--workdir=gs://bucket/run", "--out=gs://bucket/model")
+    assert exported.returncode == 0, exported.stderr
+    names = {p.name for p in (tmp_path / "store").glob("bucket%2Fmodel%2F*")}
+    assert {n.rpartition("%2F")[2] for n in names} == {
+        "model.safetensors",
+        "config.json",
+        "README.md",
+    }
+    assert not (ROOT / "gs:").exists()
