@@ -102,7 +102,7 @@ def test_a_run_leaves_its_files_and_learns(whole_run):
     }
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     pace = [row for row in rows if "pace/step_seconds" in row]
-    assert len(pace) == config.epochs
+    assert len(pace) >= config.epochs  # and one every half minute
     for row in pace:
         assert row["pace/step_seconds"] > 0
         assert row["pace/ecg_per_second_per_chip"] > 0
