@@ -32,7 +32,9 @@ def main() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     from ecg_jax.planning import show, targets
     from ecg_jax.planning.estimate import estimate
+    from ecg_jax.runtime import process
 
+    process.configure()
     config, name, records, file = read(sys.argv)
     target = targets.parse(name)
     if config.batch_size < target.devices and not any("config.batch_size" in a for a in sys.argv):

@@ -28,15 +28,9 @@ setsid nohup bash -c '
   name=$1
   shift
   echo $$ >"$name.pid"
-  asked=false
-  trap "asked=true" TERM # the command has it, too, and ends when it has saved
+  trap "" TERM # the command hears it, and ends when it has saved
   status=0
-  "$@" & child=$!
-  wait "$child" || status=$?
-  while $asked; do
-    asked=false status=0
-    wait "$child" || status=$?
-  done
+  (trap - TERM && exec "$@") || status=$?
   echo "$status" >"$name.status"
 ' detached "$name" "$@" >>"$name.log" 2>&1 </dev/null &
 disown
