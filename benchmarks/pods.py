@@ -2,9 +2,11 @@
 
     python -m benchmarks.pods                                        # v5e, plain loss
     python -m benchmarks.pods --chip v5p --losses plain,gathered,ring --batch_norm global,device
-    python -m benchmarks.pods --sizes 1,16,256 --rate 100 --width 8  # quicker, smaller
+    python -m benchmarks.pods --part loss --losses plain,gathered,ring    # in a minute or two
 
-Each row is a program that XLA compiled for the slice, and that nobody ran. A row takes minutes on
+The whole training step, or its loss alone (value and both gradients of the embeddings, which is
+what grows with the slice; BatchNorm's statistics and the gradients' sum keep their size). Each row
+is a program that XLA compiled for the slice, and that nobody ran. A row takes minutes on
 two cores; those that are done are in the file of --json, and are not compiled again.
 """
 
@@ -12,18 +14,25 @@ import argparse
 import json
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import jax
+import jax.numpy as jnp
+
 from benchmarks import report
 from configs import etp
 from ecg_jax.errors import UserError
-from ecg_jax.planning import targets
+from ecg_jax.losses.contrastive import symmetric_info_nce
+from ecg_jax.planning import bounds, hlo, targets
 from ecg_jax.planning.estimate import Estimate, estimate
+from ecg_jax.runtime import parallel
 
 RECORDS = 17_418  # PTB-XL's training split
+WIDTH = 512  # of ETP's embeddings
 LARGER = 4 * 128  # and at least so many records for each chip, that a batch is an eighth of them
 
 
@@ -31,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--part", choices=("step", "loss"), default="step")
     parser.add_argument("--chip", choices=("v5e", "v5p", "v6e"), default="v5e")
     parser.add_argument("--sizes", default="1,4,8,16,32,64,128,256", help="chips")
     parser.add_argument("--losses", default="plain")
@@ -44,7 +54,8 @@ def main() -> None:
     for loss in args.losses.split(","):
         for norm in args.batch_norm.split(","):
             for size in map(int, args.sizes.split(",")):
-                key = f"{args.chip} {size} {loss} {norm} {args.each} {args.rate} {args.width}"
+                given = (args.part, args.chip, size, loss, norm, args.each, args.rate, args.width)
+                key = " ".join(map(str, given))
                 if key not in done and (row := measure(args, size, loss, norm)):
                     done[key] = row
                     args.json.write_text(json.dumps(done, indent=1))
@@ -57,16 +68,55 @@ def measure(args: argparse.Namespace, size: int, loss: str, norm: str) -> dict[s
     names = [name for name in slices if math.prod(map(int, name.split("x"))) == size]
     if not names:
         return {}
+    target = targets.parse(f"{args.chip}:{names[0]}")
+    row = {"chips": size, "loss": loss}
+    if args.part == "loss":
+        return row | of_loss(target, args.each * size, loss)
     c = etp.get_config(f"rate={args.rate}")
     c.batch_size = args.each * size
     c.model.width = args.width
     c.parallel.loss, c.parallel.batch_norm = loss, norm
-    row = {"chips": size, "loss": loss, "statistics": norm}
     try:
-        target = targets.parse(f"{args.chip}:{names[0]}")
-        return row | described(estimate(c, target, max(RECORDS, LARGER * size)))
+        found = described(estimate(c, target, max(RECORDS, LARGER * size)))
     except UserError as error:
-        return row | {"note": str(error)}
+        found = {"note": str(error)}
+    return row | {"statistics": norm} | found
+
+
+def of_loss(target: targets.Target, batch: int, form: str) -> dict[str, Any]:
+    """ETP's loss and its gradients in the embeddings alone, on each chip; equal reports are
+    positives."""
+    mesh = target.mesh()
+    rows = parallel.by_record(mesh)
+    embedding = jax.ShapeDtypeStruct((batch, WIDTH), jnp.float32, sharding=rows)
+    group = jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=rows)
+
+    def value(e: jax.Array, t: jax.Array, group: jax.Array) -> jax.Array:
+        return symmetric_info_nce(e, t, 0.07, group, form)
+
+    began = time.monotonic()
+    with jax.set_mesh(mesh):
+        run = jax.jit(jax.value_and_grad(value, (0, 1)))
+        compiled = run.lower(embedding, embedding, group).compile()
+    counts = hlo.count(compiled.as_text(), devices=target.devices)
+    bound = bounds.bound(
+        target.chip,
+        "bfloat16",
+        flop=0.0,
+        moved=counts.bytes,
+        collectives=counts.collectives,
+        devices=target.devices,
+    )
+    return {
+        "batch": batch,
+        "temporaries, MB": compiled.memory_analysis().temp_size_in_bytes / 1e6,
+        "MB through memory": counts.bytes / 1e6,
+        "collectives": round(sum(c.times for c in counts.collectives)),
+        "MB sent": sum(c.times * c.sent for c in counts.collectives) / 1e6,
+        "ms: memory": 1e3 * bound.memory,
+        "ms: links": 1e3 * bound.interconnect,
+        "compiled in, s": time.monotonic() - began,
+    }
 
 
 def described(e: Estimate) -> dict[str, Any]:

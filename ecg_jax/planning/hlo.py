@@ -194,7 +194,20 @@ class _Counter:
             return 0, float(sum(least for a in results[:2] if not on_chip(a))), []
         if scalar(line.type) and all(map(scalar, operands)) and op != "fusion":
             return 0, 0, []
-        return 1, self._moved(lines, line, operands), []
+        found = self._within(line) if op == "fusion" else []
+        return 1, self._moved(lines, line, operands), found
+
+    def _within(self, line: Instruction) -> list[tuple[Collective, float]]:
+        """The collectives of a fusion: a TPU's sum of which each device keeps a part is one."""
+        inner = self.computations[called(line, "calls")[0]]
+        found = []
+        for one in inner.values():
+            if (kind := one.opcode.removesuffix("-start")) in COLLECTIVES:
+                kept = any(x.root and x.opcode in PARTS for x in inner.values())
+                kind = "reduce-scatter" if kind == "all-reduce" and kept else kind
+                operands = [inner[name].type for name in one.operands]
+                found.append((self._collective(kind, one, operands), 1.0))
+        return found
 
     def _stored(self, type_: str) -> int:
         return stored(type_, chip=self.chip)

@@ -112,6 +112,27 @@ def test_groups(attributes, size):
     assert hlo.group_size(attributes, 16) == size
 
 
+def test_a_sum_of_which_each_device_keeps_a_part():
+    text = """HloModule m
+
+%both (p: f32[64,8]) -> f32[16,8] {
+  %p = f32[64,8]{1,0} parameter(0)
+  %all = f32[64,8]{1,0} all-reduce(%p), replica_groups={{0,1,2,3}}, to_apply=%add
+  %i = s32[] constant(16)
+  %j = s32[] constant(0)
+  ROOT %part = f32[16,8]{1,0} dynamic-slice(%all, %i, %j), dynamic_slice_sizes={16,8}
+}
+
+ENTRY %main (x: f32[64,8]) -> f32[16,8] {
+  %x = f32[64,8]{1,0} parameter(0)
+  ROOT %f = f32[16,8]{1,0} fusion(%x), kind=kCustom, calls=%both
+}
+"""
+    size = 64 * 8 * 4
+    (found,) = hlo.count(text, devices=4).collectives
+    assert found == hlo.Collective("reduce-scatter", 4, size, 0.75 * size, 1.0)
+
+
 def test_a_compiled_program():
     """Seven products in a loop, in the text that this JAX writes."""
 
