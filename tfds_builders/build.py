@@ -147,9 +147,9 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
         signals = "published" if source_rate == self.rate else "resampled"
         return {"signals": signals, "source_rate": source_rate}
 
-    def _published(self) -> Published:
-        """What to download; a subclass may want less than it could."""
-        return self.PUBLISHED
+    def _wanted(self, source: Path | None) -> Callable[[str], object]:
+        """Which published files this build reads, from `source` or, if None, from a download."""
+        return self.PUBLISHED.wanted
 
     def _note(self, example: Example) -> None:
         """Called with every example that is written, for metadata that sum them up."""
@@ -178,14 +178,19 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
         try:
             return Path(dl_manager.manual_dir)
         except AssertionError:  # what TFDS raises where there is no such folder
-            return fetch(self._published(), Path(dl_manager.download_dir) / self.name)
+            published = dataclasses.replace(self.PUBLISHED, wanted=self._wanted(None))
+            return fetch(published, Path(dl_manager.download_dir) / self.name)
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager):
         source = self._source(dl_manager)
         files, sums = self._files(source), load_sha256(source)
         plan = {split: jobs for split, jobs in self._plan(source, files, sums).items() if jobs}
         planned = {job.stem: job.record_id for jobs in plan.values() for job in jobs}
-        bad = self._passed_over(files, planned) | self._unlisted(source, files, sums)
+        bad = (
+            self._passed_over(files, planned)
+            | self._absent(source, files, sums, planned)
+            | self._unlisted(source, files, sums)
+        )
         total = sum(map(len, plan.values())) + len(bad.keys() - planned.keys())
         run = _Run(source, total, self._note, self._examined)
         run.bad.update({planned.get(stem, stem): reason for stem, reason in bad.items()})
@@ -219,6 +224,17 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
         return {
             stem: f"{', '.join(there)}: there, but no record of the dataset is listed so"
             for stem, there in stems.items()
+        }
+
+    def _absent(
+        self, source: Path, files: list[str], sums: dict[str, str], planned: Collection[str]
+    ) -> dict[str, str]:
+        """{stem: reason} of files that only `SHA256SUMS.txt` knows of."""
+        wanted = self._wanted(source)
+        return {
+            stem_of(file): f"{file}: listed in {SUMS}, but not there"
+            for file in with_suffix(sums.keys() - set(files), self.SUFFIXES)
+            if wanted(file) and stem_of(file) not in planned
         }
 
     def _unlisted(self, source: Path, files: list[str], sums: dict[str, str]) -> dict[str, str]:

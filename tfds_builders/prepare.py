@@ -39,7 +39,10 @@ def main(argv: list[str] | None = None) -> int:
         builder = _builder(args, args.data_dir)
         if builder.is_prepared() and not args.overwrite:
             _check_same(builder, args)
-            print(f"{args.name} is already prepared in {builder.data_path}")
+            print(
+                f"{args.name} is already prepared in {builder.data_path} "
+                "(--overwrite prepares it again)"
+            )
             return 0
         with _sigterm_as_exit():
             (_replace if builder.is_prepared() else _build)(builder, args)
@@ -60,7 +63,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check_same(builder: tfds.core.DatasetBuilder, args: argparse.Namespace) -> None:
-    """Raises SourceError where other options or files than these made what is prepared."""
+    """Raises SourceError where other options or files than these made what is prepared, or where
+    some of it is gone."""
+    shards = [Path(path) for split in builder.info.splits.values() for path in split.filepaths]
+    if gone := [path.name for path in shards if not path.is_file()]:
+        raise SourceError(f"{builder.data_path}: {gone[0]} is missing: --overwrite prepares again")
     metadata = builder.info.metadata or {}
     wanted = {"limb_leads": args.limb_leads and args.limb_leads.replace("_", " ")}
     wanted["signals"] = args.signals

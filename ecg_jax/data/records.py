@@ -298,7 +298,7 @@ def _read(source: Any, rows: np.ndarray) -> list[dict[str, Any]]:
         pass
     raise UserError(
         f"{source.dataset_info.data_dir}: a shard of split {source.split!r} is missing or damaged "
-        f"({reason}): prepare the dataset again"
+        f"({reason}): prepare the dataset again, with --overwrite"
     )
 
 

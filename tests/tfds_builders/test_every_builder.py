@@ -122,7 +122,16 @@ def test_a_record_that_is_listed_only_is_named(name, source, capsys):
     header = headers(source)[1]
     for file in (header, signals(header)):
         file.unlink()
-    assert f"{header.stem}" in refused(name, source, capsys, 1)
+    error = refused(name, source, capsys, 1)
+    assert f"{header.stem}" in error and "1 of " in error
+
+
+def test_a_missing_shard_is_noticed(name, source, capsys):
+    assert run(name, source) == 0
+    next((source.parent / "data").rglob("*array_record*")).unlink()
+    assert run(name, source) == 2
+    assert "is missing: --overwrite prepares again" in capsys.readouterr().err
+    assert run(name, source, "--overwrite") == 0 == run(name, source)
 
 
 def test_a_record_that_is_not_listed_is_named(name, source, capsys):

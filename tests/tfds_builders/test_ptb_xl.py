@@ -236,6 +236,19 @@ def test_tables_that_are_cut_or_ambiguous(published, tmp_path, capsys, old, new,
     assert message in error and error.count("\n") == 1
 
 
+def test_files_that_only_the_digests_name(published, tmp_path, capsys):
+    folder = tmp_path / "source"
+    shutil.copytree(published, folder)
+    sums = (folder / "SHA256SUMS.txt").read_text(encoding="utf-8")
+    rewrite(folder, table(folder)[:-1])
+    (folder / "SHA256SUMS.txt").write_text(re.sub(".*ptbxl_database.csv\n", "", sums))
+    for file in folder.rglob("00024_hr.*"):
+        file.unlink()
+    arguments = ["ptb_xl", "--source", str(folder), "--data_dir", str(tmp_path / "d")]
+    assert prepare.main(arguments) == 1
+    assert ": listed in SHA256SUMS.txt, but not there" in capsys.readouterr().err
+
+
 def test_files_that_no_row_names(published, tmp_path, capsys):
     folder = tmp_path / "source"
     shutil.copytree(published, folder)

@@ -1,7 +1,7 @@
 """PTB-XL, a large publicly available electrocardiography dataset."""
 
-import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -67,11 +67,9 @@ class Builder(EcgBuilder):
             raise SourceError(f"{source}: {_why_not(self.rate, wanted)}")
         return wanted
 
-    def _published(self) -> Published:
-        folder = _FOLDER[self._source_rate()] + "/"
-        return dataclasses.replace(
-            self.PUBLISHED, wanted=lambda name: name in _TABLES or name.startswith(folder)
-        )
+    def _wanted(self, source: Path | None) -> Callable[[str], object]:
+        folder = _FOLDER[self._source_rate(source)] + "/"
+        return lambda name: name in _TABLES or name.startswith(folder)
 
     def _files(self, source: Path) -> list[str]:
         folder = _FOLDER[self._source_rate(source)]
