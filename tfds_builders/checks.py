@@ -32,7 +32,6 @@ _LIMB_SHARE = 0.2
 
 # Checks look at so many samples, which is enough for a share of them, and cheap.
 _LOOKS_PER_SECOND = 50
-_FEW = 20
 
 
 def examine(
@@ -47,23 +46,18 @@ def examine(
     length = sum(len(example["ecg"]) for example in examples) / rate
     if not seconds[0] <= length <= seconds[1]:
         raise RecordError(f"{length:.6g} s long, records of this dataset are {_range(*seconds)} s")
-    largest = max(_span(example["ecg"]).max() for example in examples)
-    if largest == 0:
-        raise RecordError("all leads are constant to the microvolt")
-    if largest < MIN_AMPLITUDE_UV:
-        raise RecordError(
-            f"the largest lead spans {largest} uV, no ECG is below {MIN_AMPLITUDE_UV} uV: "
-            "is the gain or its unit wrong?"
-        )
     step = max(1, rate // _LOOKS_PER_SECOND)
-    for example in examples:
+    looks = [np.ascontiguousarray(example["ecg"][::step]) for example in examples]
+    spans = [_span(few[::4]) for few in looks]
+    _check_amplitude(examples, spans)
+    for example, few, span in zip(examples, looks, spans, strict=True):
         # What is left at a record's end may be too short to tell.
         if len(example["ecg"]) >= rate:
-            _mask_constant(example)
+            if not span.all():
+                _mask_constant(example, span == 0)
             if limb_leads:
-                check_limb_leads(example["ecg"][::step], example["lead_mask"])
-        looks = np.ascontiguousarray(example["ecg"][:: step * 2])
-        example["signal_digest"] = hashlib.sha256(looks).digest()
+                check_limb_leads(few, example["lead_mask"])
+        example["signal_digest"] = hashlib.sha256(few).digest()
     return examples
 
 
@@ -72,19 +66,29 @@ def _range(low: float, high: float) -> str:
 
 
 def _span(ecg: np.ndarray) -> np.ndarray:
-    """Peak to peak of every lead; a few samples tell of most records that it is enough."""
-    few = ecg[::_FEW]
-    span = few.max(axis=0).astype(np.int32) - few.min(axis=0)
-    if span.max() < MIN_AMPLITUDE_UV:
-        span = ecg.max(axis=0).astype(np.int32) - ecg.min(axis=0)
-    return span
+    """Peak to peak of every lead."""
+    return ecg.max(axis=0).astype(np.int32) - ecg.min(axis=0)
 
 
-def _mask_constant(example: Example) -> None:
-    constant = example["lead_mask"] & (example["ecg"][::_FEW] == example["ecg"][0]).all(axis=0)
+def _check_amplitude(examples: list[Example], spans: list[np.ndarray]) -> None:
+    """`spans` are of some of the samples, which of most records is enough."""
+    if max(span.max() for span in spans) >= MIN_AMPLITUDE_UV:
+        return
+    largest = max(_span(example["ecg"]).max() for example in examples)
+    if largest == 0:
+        raise RecordError("all leads are constant to the microvolt")
+    if largest < MIN_AMPLITUDE_UV:
+        raise RecordError(
+            f"the largest lead spans {largest} uV, no ECG is below {MIN_AMPLITUDE_UV} uV: "
+            "is the gain or its unit wrong?"
+        )
+
+
+def _mask_constant(example: Example, candidates: np.ndarray) -> None:
+    constant = candidates & example["lead_mask"]
+    constant &= (example["ecg"] == example["ecg"][0]).all(axis=0)
     if not constant.any():
         return
-    constant &= (example["ecg"] == example["ecg"][0]).all(axis=0)
     mask = example["lead_mask"] & ~constant
     if not mask.any():
         raise RecordError(f"{example['record_id']}: all leads are constant to the microvolt")
@@ -99,24 +103,25 @@ def check_limb_leads(ecg: np.ndarray, lead_mask: np.ndarray) -> None:
     Only equations are looked at of which all leads are there.
     """
     there = lead_mask[: len(LIMBS)]
-    usable = ~(_MATRIX[:, ~there] != 0).any(axis=1)
-    if not usable.any():
+    usable = slice(None) if there.all() else ~(_MATRIX[:, ~there] != 0).any(axis=1)
+    matrix = _MATRIX[usable]
+    if not len(matrix):
         return
     limbs = ecg[:, : len(LIMBS)].astype(np.float32)
-    share = _shares(limbs, _MATRIX[usable])
+    share = _shares(limbs, matrix)
     if (worst := share.max()) <= _LIMB_SHARE:
         return
     equation = np.array(list(EQUATIONS))[usable][share.argmax()]
     raise RecordError(
         f"limb leads contradict each other: {equation} is beyond {_LIMB_UV} uV in "
-        f"{100 * worst:.0f} % of the samples; {_what_fits(limbs, there, _MATRIX[usable])} "
+        f"{100 * worst:.0f} % of the samples; {_what_fits(limbs, there, matrix)} "
         "(--limb_leads as_given takes them as they are)"
     )
 
 
 def _shares(limbs: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Of each equation: the share of samples that are off."""
-    return (np.abs(limbs @ matrix.T) > _LIMB_UV).mean(axis=0)
+    return (np.abs(matrix @ limbs.T) > _LIMB_UV).sum(axis=1) / len(limbs)
 
 
 def _what_fits(limbs: np.ndarray, there: np.ndarray, matrix: np.ndarray) -> str:

@@ -53,26 +53,33 @@ def stem_of(file: str) -> str:
 
 
 def fingerprint(folder: Path, files: Sequence[str]) -> str:
-    """sha256 over the paths, sizes and texts of the files that a dataset is made of.
+    """sha256 over the paths and contents of the files that a dataset is made of.
 
-    Of signals that a header describes only the sizes: the header holds their checksums.
+    Signals that a header describes are not read: the header holds their checksums.
     """
     described = {stem_of(file) for file in files if file.endswith(".hea")}
     digest = hashlib.sha256()
     for file in files:
-        signals = file.endswith((".dat", ".mat")) and stem_of(file) in described
-        digest.update(os.fsencode(f"{file}\0{_content(folder / file, signals)}\n"))
+        digest.update(os.fsencode(file) + b"\0")
+        if not (file.endswith((".dat", ".mat")) and stem_of(file) in described):
+            digest.update(_content(f"{folder}/{file}"))
     return digest.hexdigest()
 
 
-def _content(path: Path, signals: bool) -> str:
-    """Reading the record says what is wrong with a file that can't be read."""
+def _content(path: str) -> bytes:
+    """The sha256 of a file. Reading the record says what is wrong with one that can't be read."""
     try:
-        if signals:
-            return str(path.stat().st_size)
-        return sha256_of(path)
+        # Four times as fast as Path and a file object, and there may be 20,000 of them.
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            digest = hashlib.sha256()
+            while part := os.read(file, 1 << 20):
+                digest.update(part)
+            return digest.digest()
+        finally:
+            os.close(file)
     except OSError as error:
-        return str(error.errno)
+        return str(error.errno).encode()
 
 
 def load_sha256(folder: Path) -> dict[str, str]:

@@ -70,13 +70,8 @@ def to_recording(
     required_leads: Collection[str] = (),
 ) -> Recording:
     """Places microvolts [T, n] of leads `names` in the fixed order, as int16 at `rate` Hz."""
-    if microvolts.dtype.kind == "f" and not np.isfinite(microvolts).all():
-        raise RecordError(f"{where}: holds samples that are not numbers")
-    peak = max(microvolts.max(initial=0), -microvolts.min(initial=0).astype(float))
-    if peak > _INT16_MAX:
-        raise RecordError(
-            f"{where}: a sample of {peak / 1000:.1f} mV does not fit 16-bit microvolts (±32.767 mV)"
-        )
+    if microvolts.dtype != np.int16:
+        _check_range(microvolts, where)
     columns = lead_columns(names, where)
     if missing := set(required_leads) - {LEADS[i] for i in columns}:
         raise RecordError(f"{where}: lacks lead {', '.join(sorted(missing, key=LEADS.index))}")
@@ -84,11 +79,24 @@ def to_recording(
     if samples.dtype != np.int16:
         # The anti-aliasing filter may overshoot a step: saturate, never wrap round.
         samples = np.clip(np.rint(samples), -_INT16_MAX, _INT16_MAX).astype(np.int16)
-    ecg = np.zeros((len(samples), len(LEADS)), np.int16)
-    ecg[:, columns] = samples
+    if columns == list(range(len(LEADS))):
+        ecg = samples.copy()
+    else:
+        ecg = np.zeros((len(samples), len(LEADS)), np.int16)
+        ecg[:, columns] = samples
     lead_mask = np.zeros(len(LEADS), np.bool_)
     lead_mask[columns] = True
     return Recording(ecg, lead_mask)
+
+
+def _check_range(microvolts: np.ndarray, where: Path) -> None:
+    if microvolts.dtype.kind == "f" and not np.isfinite(microvolts).all():
+        raise RecordError(f"{where}: holds samples that are not numbers")
+    peak = max(microvolts.max(initial=0), -microvolts.min(initial=0).astype(float))
+    if peak > _INT16_MAX:
+        raise RecordError(
+            f"{where}: a sample of {peak / 1000:.1f} mV does not fit 16-bit microvolts (±32.767 mV)"
+        )
 
 
 def lead_columns(names: Sequence[str], where: Path) -> list[int]:
