@@ -9,7 +9,7 @@ import importlib
 import json
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,14 @@ def equality(args: argparse.Namespace) -> list[dict[str, Any]]:
     import jax
 
     jax.config.update("jax_default_matmul_precision", "highest")
-    names = [name for name in args.methods.split(",") if name]
+    jobs = [(_method, name) for name in args.methods.split(",") if name]
+    jobs += [(_five_steps, "etp, five steps"), *((_form, form) for form in FORMS)]
+    rows: list[dict[str, Any]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # XLA compiles side by side
-        rows = list(pool.map(_caught, [(_method, name) for name in names]))
-        rows += pool.map(_caught, [(_form, form) for form in FORMS])
-        rows += pool.map(_caught, [(_five_steps, "etp, five steps")])
-    return [row for group in rows for row in group]
+        for done in as_completed([pool.submit(_caught, job) for job in jobs]):
+            rows += done.result()
+            args.json.write_text(json.dumps(rows))  # what there is, should the time be over
+    return rows
 
 
 def _caught(job: tuple) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """An estimate as text."""
 
+import math
+
 from ecg_jax.planning.estimate import Estimate
 
 NAMES = {
@@ -102,8 +104,10 @@ def _bound(e: Estimate) -> str:
 def _scaling(e: Estimate) -> str:
     """The same batch on other numbers of these devices."""
     rows = []
-    for devices in sorted({*COUNTS, e.target.devices}):
-        if e.batch % devices or (devices != e.target.devices and devices > 8 * e.target.devices):
+    slices = {math.prod(map(int, name.split("x"))) for name in e.target.chip.slices}
+    counts = slices or {n for n in COUNTS if n <= 8 * e.target.devices}
+    for devices in sorted(counts | {e.target.devices}):
+        if e.batch % devices:
             continue
         b = e.bound if devices == e.target.devices else e.on(devices)
         mark = "  compiled" if devices == e.target.devices else ""
@@ -122,7 +126,7 @@ def _notes(e: Estimate) -> str:
         "Not in the bounds: latency (of each kernel and collective), what a cache saves, "
         "evaluation, checkpoints, reading the data.",
         "FLOPs are counted in the program before XLA, bytes and kernels in XLA's; a loop of "
-        f"{e.length} steps is compiled once, as training does.",
+        f"{e.length} {'step' if e.length == 1 else 'steps'} is compiled once, as training does.",
     ]
     if e.target.chip.platform == "gpu":
         notes.append(
