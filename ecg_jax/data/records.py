@@ -131,8 +131,8 @@ def folder(data_dir: str | Path, dataset: str, rate: int) -> Path:
       UserError: there is none; the line holds the command that prepares it.
     """
     root = storage.path(data_dir).expanduser() / dataset / f"rate{rate}"
-    with storage.reached(root):
-        complete = [p.parent for p in root.glob("*/dataset_info.json")]
+    versions = root.iterdir() if storage.exists(root) else ()
+    complete = [p for p in versions if storage.exists(p / "dataset_info.json")]
     numbers = {
         p: [int(n) for n in p.name.split(".")]
         for p in complete
