@@ -88,7 +88,10 @@ def base(given: ConfigDict) -> ConfigDict:
     # Whose validation zero-shot macro AUROC names the checkpoint that is evaluated: a task, `mean`
     # over the tasks, or `last`, which takes the last one.
     c.evaluate.select = "super"
-    c.evaluate.protocols = ("zero_shot", "linear_probe")  # and knn, finetune, supervised
+    # and own_report, knn, finetune, supervised
+    c.evaluate.protocols = ("zero_shot", "zero_shot_reports", "linear_probe")
+    c.evaluate.bank = ""  # whose training reports zero_shot_reports goes through, if not its own
+    c.evaluate.null_draws = 50  # random heads that zero-shot's null is drawn by
     c.evaluate.rules = ("corrected", "paper")
     c.evaluate.paper = "etp"  # whose rule "paper" is: etp's or mets's
     c.evaluate.finetune_rules = ("corrected", "paper")  # of those, for networks trained on labels
@@ -114,7 +117,7 @@ def against_reports(given: ConfigDict, method: str) -> ConfigDict:
     c.method = method
     c.text = ConfigDict()
     c.text.tower = given.text or "clinicalbert"
-    c.text.language = "english"
+    c.text.language = "english"  # or original, or both: one of them, drawn in every step
     c.text.template = "{text}"
     c.text.cased = "auto"
     c.text.pooling = "auto"

@@ -47,4 +47,6 @@ def demo(c: ConfigDict, given: ConfigDict) -> None:
     c.augment = ({"name": "scale"},)  # a short run learns the findings sooner undisturbed
     c.evaluate.tasks = ("findings", "super")
     c.evaluate.select = "findings"
+    c.evaluate.protocols = ("zero_shot", "linear_probe")
     c.evaluate.draws = 200
+    c.evaluate.null_draws = 0

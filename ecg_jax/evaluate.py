@@ -22,6 +22,7 @@ from ecg_jax.evaluation.figures import predictions, results, tables
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.guards import label_check
 from ecg_jax.evaluation.guards.leaks import check_leaks
+from ecg_jax.evaluation.protocols import report_bank
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.methods import lasting
 from ecg_jax.report import fill, picture_file, pictures
@@ -30,6 +31,7 @@ from ecg_jax.run.experiment import Experiment, open_experiment
 from ecg_jax.runtime import hosts, lock, process, storage
 from ecg_jax.runtime.checkpoint import Checkpoints
 
+BANK = "bank.npz"  # the training reports in the checkpoint's joint space
 LISTS = ("tasks", "protocols", "rules", "fractions", "finetune_fractions", "conditions")
 
 
@@ -39,6 +41,8 @@ def main() -> None:
     parser.add_argument("--data_dir", help="where the prepared data lie, if not where they were")
     parser.add_argument("--dataset", help="another one than that of the training: transfer")
     parser.add_argument("--prompts", help="a prompt file of your own")
+    parser.add_argument("--bank", help="whose training reports zero_shot_reports goes through")
+    parser.add_argument("--null_draws", type=int, help="random heads drawn for zero-shot's null")
     for name in LISTS:
         parser.add_argument(f"--{name}", help="comma-separated, if not the run's own")
     for field in hosts.FLAGS:
@@ -61,6 +65,11 @@ def main() -> None:
             items = [item for item in getattr(args, name).split(",") if item]
             config.evaluate[name] = _numbers(name, items) if "fractions" in name else items
     config.evaluate.prompts = args.prompts or config.evaluate.prompts
+    config.evaluate.bank = args.bank or config.evaluate.bank
+    if args.null_draws is not None:
+        config.evaluate.null_draws = args.null_draws
+    if config.dataset != trained_on:  # what was pre-trained on says what reports are like
+        config.evaluate.bank = config.evaluate.bank or trained_on
     if config.dataset != trained_on and not args.tasks:
         raise UserError(f"--dataset {config.dataset} needs --tasks: its label sets, such as aami")
     hosts.start(hosts.Address(**{field.name: getattr(args, field.name) for field in hosts.FLAGS}))
@@ -113,6 +122,8 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
                 rows += examine.rows(part, paper=config.evaluate.paper, draws=config.evaluate.draws)
         if config.evaluate.retrieval:
             rows += examine.retrieval_rows(subject)
+        if subject.name == "random":
+            rows += examine.null_rows(subject)
     if not rows:
         raise UserError(
             f"no figures came of {', '.join(config.evaluate.protocols)}: ask for other protocols, "
@@ -122,6 +133,9 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
     found = [part._replace(step=step) for part in found]
     rows.sort(key=lambda row: (row["task"], row["protocol"], row["encoder"] == "random"))
     hosts.first_alone(lambda: _write(folder, rows, found))
+    bank = subjects[0].bank if "zero_shot_reports" in config.evaluate.protocols else None
+    if bank is not None:
+        hosts.first_alone(lambda: report_bank.write(bank, step, folder / BANK))
     print(f"\n{config.method}, best checkpoint (step {step:,}); text tower: {tower}")
     print(tables.table(rows))
     print(f"written: {folder / 'results.json'}", flush=True)

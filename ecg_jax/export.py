@@ -3,7 +3,8 @@
     python -m ecg_jax.export --workdir DIR --out FOLDER
 
 `model.safetensors` holds the arrays, `config.json` what they are for and where they come from,
-`README.md` is the model card. `load_exported` reads the folder back.
+`README.md` is the model card; `bank.safetensors`, of a run that was evaluated through the training
+reports, holds their embeddings and counts, no text. `load_exported` reads the folder back.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from ecg_jax.data import normalize
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
 from ecg_jax.evaluation.figures import results, tables
+from ecg_jax.evaluation.protocols import report_bank
 from ecg_jax.methods import Encoded, build
 from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
@@ -34,6 +36,7 @@ from ecg_jax.runtime.checkpoint import Checkpoints
 
 FORMAT = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+BANK = "bank.safetensors"
 PROVENANCE = ("ecg_jax", "commit", "python", "packages", "device", "splits")
 
 
@@ -45,12 +48,14 @@ class Exported(NamedTuple):
       variables: {"params": tree, "method": tree} of float32 arrays.
       encode: (ecg int16 [B, T, 12] microvolts, lead_mask bool [B, 12]) -> Encoded.
       encode_text: the text tower's embeddings float32 [B, F] -> unit vectors [B, E]; or None.
+      bank: the training reports in the joint space, for `report_bank.read`; or None.
     """
 
     config: dict[str, Any]
     variables: dict[str, Any]
     encode: Callable[[jax.Array, jax.Array], Encoded]
     encode_text: Callable[[jax.Array], jax.Array] | None
+    bank: report_bank.Bank | None = None
 
 
 def main() -> None:
@@ -90,6 +95,10 @@ def export(folder: Path, out: Path) -> None:
             part.mkdir()
             save_file(arrays, part / WEIGHTS, metadata={"format": "ecg_jax"})
             description = describe(config, saved, step, _sha256(part / WEIGHTS))
+            held = report_bank.load(folder / evaluate.BANK)
+            if held and held[1] == step:
+                save_file(held[0]._asdict(), part / BANK, metadata={"format": "ecg_jax"})
+                description["bank_sha256"] = _sha256(part / BANK)
             workdir.write_json(part / CONFIG, description)
             (part / CARD).write_text(card(description, arrays, folder), encoding="utf-8")
             if not beside:  # config.json comes last: without it there is no model
@@ -159,11 +168,22 @@ in the mask. `encode` normalises ({given["normalize"]}).
 
 {_text(tower)}
 
-## Results
+{_bank(description)}## Results
 
 ```
 {table}
 ```
+"""
+
+
+def _bank(description: dict[str, Any]) -> str:
+    if "bank_sha256" not in description:
+        return ""
+    return """## Through the training reports
+
+`model.bank` holds the training reports' embeddings and counts, and those of their sentences, no
+text. `ecg_jax.evaluation.protocols.report_bank.read` weighs them by an ECG's likeness.
+
 """
 
 
@@ -210,7 +230,11 @@ def load_exported(folder: Path | str) -> Exported:
 
     text = method.encode_text
     encode_text = jax.jit(lambda x: text(variables["params"], x)) if text else None
-    return Exported(description, variables, encode, encode_text)
+    bank = None
+    if "bank_sha256" in description:
+        held = _read_arrays(folder / BANK, description["bank_sha256"])
+        bank = report_bank.Bank(**held)
+    return Exported(description, variables, encode, encode_text, bank)
 
 
 def _read_arrays(path: Path, sha256: str) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from ecg_jax import evaluate, export
 from ecg_jax.data import normalize
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
+from ecg_jax.evaluation.protocols import report_bank
 from ecg_jax.models.resnet1d import STAGES
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import open_experiment
@@ -69,6 +70,23 @@ def test_the_folder_says_what_it_is(run, tmp_path):
     card = (tmp_path / "model" / "README.md").read_text()
     assert "0.625 (0.500-0.750)" in card
     assert "stand-in" in card
+
+
+@pytest.mark.parametrize("step", [7, 8])
+def test_the_bank_of_this_checkpoint_goes_with_it(run, tmp_path, step):
+    whole = np.arange(6, dtype=np.int32)
+    bank = report_bank.Bank(np.ones((2, 4), np.float32), whole[:2], np.eye(4), whole[:3], whole[:2])
+    report_bank.write(bank, step, run[0] / "bank.npz")
+    export.export(run[0], tmp_path / "model")
+    (run[0] / "bank.npz").unlink()
+    model = export.load_exported(tmp_path / "model")
+    assert ("bank" in (tmp_path / "model" / "README.md").read_text()) == (step == 7)
+    if step == 8:
+        assert model.bank is None
+        return
+    assert model.bank is not None
+    for ours, theirs in zip(model.bank, bank, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_figures_of_another_checkpoint_are_not_the_cards(run, tmp_path):

@@ -29,7 +29,7 @@ LAYERS = {
         ("figures", "guards"),
         ("protocols", "papers"),
         ("subject", "controls"),
-        ("scoring",),
+        ("scoring", "stand_ins"),
         ("examine", "validator"),
     ),
     "methods": (("shared",), ("*",)),

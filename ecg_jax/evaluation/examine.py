@@ -4,15 +4,18 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from ecg_jax import Config
 from ecg_jax.errors import NoFigureError, UserError
 from ecg_jax.evaluation import robustness, scoring
-from ecg_jax.evaluation.figures import bootstrap, results
+from ecg_jax.evaluation.figures import bootstrap, metrics, results
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.guards import label_check
 from ecg_jax.evaluation.papers import single_label
-from ecg_jax.evaluation.protocols import retrieval
+from ecg_jax.evaluation.protocols import retrieval, zero_shot
 from ecg_jax.evaluation.scoring import RULES
+from ecg_jax.evaluation.stand_ins import OwnReport, RandomHeads
 from ecg_jax.evaluation.subject import Subject
 
 
@@ -102,6 +105,25 @@ def _zero_shot(subject: Subject, task: str) -> Iterator[Predictions]:
         yield from _by_rule(subject, task, scored)
 
 
+def _zero_shot_reports(subject: Subject, task: str) -> Iterator[Predictions]:
+    if subject.reads_text and subject.bank is not None:
+        fitted = scoring.fit_zero_shot_reports(subject, task)
+        yield from _both_splits(subject, task, "zero_shot_reports", "corrected", fitted, None)
+
+
+def _own_report(subject: Subject, task: str) -> Iterator[Predictions]:
+    """Zero-shot with the record's own report in place of its ECG, by the same choice."""
+    if not subject.reads_text or subject.name == "random":
+        return
+    there = subject.material.experiment
+    if not (any(there.test.report) and any(there.validation.report) and any(there.train.report)):
+        print(f"{subject.name}, own_report: {there.test.dataset} has no reports")
+        return
+    own = OwnReport(subject.name, subject.material, subject.params, subject.state)
+    fitted = scoring.fit_zero_shot(own, task, "corrected")
+    yield scoring.predictions(own, task, "own_report", "corrected", fitted)
+
+
 def _linear_probe(subject: Subject, task: str) -> Iterator[Predictions]:
     def scored(rule: str) -> Iterator[Predictions]:
         fractions = subject.material.experiment.config.evaluate.fractions
@@ -133,7 +155,13 @@ def _under_conditions(subject: Subject) -> Iterator[Predictions]:
     """Frozen protocols with all labels on harder test records, one condition in memory at a time;
     "all" are those that change the records and that they can be brought to."""
     config, material = subject.material.experiment.config.evaluate, subject.material
-    frozen = {"zero_shot": subject.reads_text, "linear_probe": 1.0 in config.fractions}
+    frozen = {
+        "zero_shot": subject.reads_text,
+        "zero_shot_reports": subject.reads_text and "zero_shot_reports" in config.protocols,
+        "linear_probe": 1.0 in config.fractions,
+    }
+    if frozen["zero_shot_reports"]:
+        frozen["zero_shot_reports"] = subject.bank is not None
     judged = [name for name in config.protocols if frozen.get(name)]
     if config.conditions and not (judged and "corrected" in config.rules):
         print(
@@ -202,6 +230,8 @@ def _trained_on(
 
 PROTOCOLS: dict[str, Callable[[Subject, str], Iterator[Predictions]]] = {
     "zero_shot": _zero_shot,
+    "zero_shot_reports": _zero_shot_reports,
+    "own_report": _own_report,
     "linear_probe": _linear_probe,
     "knn": _knn,
     "finetune": _finetune,
@@ -212,6 +242,10 @@ PROTOCOLS: dict[str, Callable[[Subject, str], Iterator[Predictions]]] = {
 # Protocols that are judged on harder records, too: how they are fitted, and to which share.
 FROZEN: dict[str, tuple[Callable[[Subject, str, str], scoring.Fitted], float | None]] = {
     "zero_shot": (scoring.fit_zero_shot, None),
+    "zero_shot_reports": (
+        lambda subject, task, _: scoring.fit_zero_shot_reports(subject, task),
+        None,
+    ),
     "linear_probe": (scoring.fit_linear_probe, 1.0),
 }
 
@@ -233,6 +267,52 @@ def rows(predictions: Predictions, *, paper: str, draws: int) -> list[results.Ro
         found = results.rows(p.y, p.score, p.threshold, p.patient_id, draws=drawn, **where)
     extras = dict(rule=p.rule, fraction=p.fraction, condition=p.condition, choice=p.note)
     return [row | extras for row in found]
+
+
+NULL = "random heads"
+
+
+def null_rows(subject: Subject) -> list[results.Row]:
+    """What zero-shot reaches by chance: macro AUROC on the test split of `evaluate.null_draws`
+    random heads over the random encoder's features, each with prompts (and temperatures) chosen on
+    validation as the trained encoder's are; and of one prompt set that nobody chose.
+
+    A row's value is the mean over the draws, its interval holds 95 % of them.
+    """
+    experiment = subject.material.experiment
+    config = experiment.config.evaluate
+    asked = [p for p in ("zero_shot", "zero_shot_reports") if p in config.protocols]
+    if not (config.null_draws and asked and subject.reads_text and "corrected" in config.rules):
+        return []
+    drawn: dict[tuple[str, str, str], list[float]] = {}
+    for draw in range(config.null_draws):
+        rest = (subject.material, subject.params, subject.state)
+        heads = RandomHeads(NULL, *rest, of=subject, draw=draw)
+        for task, protocol in itertools.product(config.tasks, asked):
+            rows, y = scoring.judged(experiment.test, task, "corrected")
+            scored = {}
+            if protocol == "zero_shot":
+                fitted = scoring.fit_zero_shot(heads, task, "corrected")
+                embedding = heads.encode(experiment.test).embedding
+                fixed = zero_shot.scores(embedding, heads.classes(task)["report"])
+                scored = {NULL: fitted.score(experiment.test), f"{NULL}, fixed prompts": fixed}
+            elif heads.bank is not None:
+                fitted = scoring.fit_zero_shot_reports(heads, task)
+                scored = {NULL: fitted.score(experiment.test)}
+            for name, score in scored.items():
+                auroc = float(metrics.macro(metrics.auroc(y, score[rows])))
+                drawn.setdefault((task, protocol, name), []).append(auroc)
+    table = []
+    for (task, protocol, name), values in drawn.items():
+        low, high = np.quantile(values, (0.025, 0.975))
+        rows, y = scoring.judged(experiment.test, task, "corrected")
+        where = (task, experiment.test.dataset, "test", protocol, name, results.MACRO, "auroc")
+        figures = (float(np.mean(values)), float(low), float(high), len(rows))
+        row = dict(zip(results.COLUMNS, (*where, *figures), strict=True))
+        note = f"{NULL}: mean and 95 % of {len(values)} draws"
+        extras = dict(positives=int(y.any(axis=0).sum()), chance=0.5, note=note, choice="")
+        table.append(row | extras | dict(rule="corrected", fraction=None, condition=""))
+    return table
 
 
 def retrieval_rows(subject: Subject) -> list[results.Row]:

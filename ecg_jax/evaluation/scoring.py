@@ -5,6 +5,7 @@ the records are those with a label of the task, under "paper" those with exactly
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,7 +17,14 @@ from ecg_jax.evaluation import fractions, tasks
 from ecg_jax.evaluation.figures import metrics
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.papers import single_label, windows
-from ecg_jax.evaluation.protocols import features, finetune, knn, linear_probe, zero_shot
+from ecg_jax.evaluation.protocols import (
+    features,
+    finetune,
+    knn,
+    linear_probe,
+    report_bank,
+    zero_shot,
+)
 from ecg_jax.evaluation.subject import Subject
 
 RULES = ("corrected", "paper")
@@ -56,25 +64,88 @@ def judged(split: Records, task: str, rule: str) -> Judged:
 
 
 def fit_zero_shot(subject: Subject, task: str, rule: str) -> Fitted:
-    """Corrected: the prompt set that does best on validation. Paper: the paper's one template."""
+    """Corrected: the prompt set that does best on validation, of embeddings as they are or, where
+    there are training reports, centred. Paper: the paper's one template, as they are."""
     experiment = subject.material.experiment
     validation, classes = experiment.validation, subject.classes(task)
     rows, y = judged(validation, task, rule)
-    embedding = subject.encode(validation).embedding[rows]
-    by_set = {name: zero_shot.scores(embedding, c) for name, c in classes.items()}
+
+    def plain(split: Records) -> np.ndarray:
+        return subject.encode(split).embedding
+
+    def centred(split: Records) -> np.ndarray:
+        return zero_shot.centred(plain(split), subject.mean)
+
     if rule == "paper":
         chosen = experiment.config.evaluate.paper
-        if chosen not in by_set:
+        if chosen not in classes:
             raise UserError(
                 f"{experiment.config.evaluate.prompts}: [templates] lacks {chosen!r}, which the "
                 "paper's rule asks with: add it, or leave the rule out of evaluate.rules"
             )
         note = f"the template of {chosen.upper()}"
-    else:
-        chosen = zero_shot.choose_prompt_set(by_set, y)
-        best = zero_shot.prompt_set_auroc(by_set, y)[chosen]
-        note = f"prompts {chosen}, validation macro AUROC {best:.3f}"
-    return Fitted(lambda s: zero_shot.scores(subject.encode(s).embedding, classes[chosen]), note)
+        return Fitted(lambda s: zero_shot.scores(plain(s), classes[chosen]), note)
+    ways = {f"{name}, as they are": (plain, c) for name, c in classes.items()}
+    if subject.bank is not None:
+        centres = subject.centred_classes(task)
+        ways |= {f"{name}, centred": (centred, c) for name, c in centres.items()}
+    scored = {name: zero_shot.scores(of(validation)[rows], c) for name, (of, c) in ways.items()}
+    chosen = zero_shot.choose_prompt_set(scored, y)
+    best = zero_shot.prompt_set_auroc(scored, y)[chosen]
+    embedded, c = ways[chosen]
+    note = f"prompts {chosen}, validation macro AUROC {best:.3f}"
+    return Fitted(lambda s: zero_shot.scores(embedded(s), c), note)
+
+
+# Temperatures tried on validation: of the softmax over reports, and of that over classes.
+OVER_REPORTS = (0.05, 0.1)
+OVER_CLASSES = (0.05, 0.1)
+
+
+def fit_zero_shot_reports(subject: Subject, task: str, rule: str = "corrected") -> Fitted:
+    """Through the training reports (see `report_bank.read`): what a report says of a class is the
+    softmax over the classes of its cosine with the prompt, of its best sentence's with the class's
+    best finding, or the sum of both; that, prompts and temperatures by validation.
+
+    Raises:
+      UserError: there are no training reports.
+    """
+    key, bank = ("zero_shot_reports", task, rule), subject.bank
+    if bank is None:
+        raise UserError("zero_shot_reports needs training reports")
+    if key in subject.fits:
+        return subject.fits[key]
+    validation = subject.material.experiment.validation
+    rows, y = judged(validation, task, rule)
+    cosines = {name: bank.embedding @ c.T for name, c in subject.classes(task).items()}
+    found = subject.found(task)
+    says = {}
+    for t in OVER_CLASSES:
+        whole = {name: report_bank.softmax(cosine, t) for name, cosine in cosines.items()}
+        best = report_bank.softmax(found, t)
+        says |= {f"prompts {name}, {t:g} over classes": w for name, w in whole.items()}
+        says[f"sentences, {t:g} over classes"] = best
+        says[f"prompts report and sentences, {t:g} over classes"] = whole["report"] + best
+    scored = {}
+    embedding = subject.encode(validation).embedding[rows]
+    for t in OVER_REPORTS:
+        made = report_bank.read(embedding, bank, list(says.values()), t)
+        scored |= {(name, t): x for name, x in zip(says, made, strict=True)}
+    auroc = {key: float(metrics.macro(metrics.auroc(y, x))) for key, x in scored.items()}
+    if any(map(math.isnan, auroc.values())):
+        raise UserError("no class has positives and negatives in the validation split")
+    name, t = max(auroc, key=auroc.__getitem__)
+    note = (
+        f"{name}, {t:g} over {len(bank.count):,} training reports, validation macro AUROC "
+        f"{auroc[name, t]:.3f}"
+    )
+
+    def score(split: Records) -> np.ndarray:
+        return report_bank.read(subject.encode(split).embedding, bank, [said], t)[0]
+
+    said = says[name]
+    subject.fits[key] = Fitted(score, note)
+    return subject.fits[key]
 
 
 def fit_linear_probe(subject: Subject, task: str, rule: str, fraction: float = 1.0) -> Fitted:

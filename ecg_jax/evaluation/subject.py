@@ -7,15 +7,20 @@ from typing import Any
 import jax
 import numpy as np
 
+from ecg_jax.data import records as records_lib
 from ecg_jax.data.records import Records
+from ecg_jax.errors import UserError
 from ecg_jax.evaluation import robustness, tasks
-from ecg_jax.evaluation.protocols import zero_shot
+from ecg_jax.evaluation.protocols import report_bank, zero_shot
 from ecg_jax.evaluation.protocols.finetune import Finetuner
 from ecg_jax.evaluation.protocols.linear_probe import Probe
 from ecg_jax.methods import Encoded
 from ecg_jax.run.experiment import Experiment, report_texts
 from ecg_jax.text import prompts
+from ecg_jax.text.reports import sentences
 from ecg_jax.text.tower import TextTower
+
+REWRITTEN = "report and training reports"  # a prompt set of its own: see `report_bank.rewritten`
 
 
 class Material:
@@ -43,7 +48,8 @@ class Material:
         tasks.check(split.dataset, split.classes, [task])
         section = tasks.section(split.dataset, task)
         sets = prompts.prompt_sets(split.classes[task], section, config.evaluate.prompts or None)
-        frames = {name: config.text.template for name in (*prompts.WORDINGS, prompts.ENSEMBLE)}
+        own = (*prompts.WORDINGS, prompts.ENSEMBLE, prompts.FINDING)
+        frames = {name: config.text.template for name in own}
         return {
             name: {
                 label: (texts, tower.embed(texts, template=frames.get(name, "{text}")))
@@ -59,9 +65,43 @@ class Material:
         Raises:
           UserError: the dataset has no reports.
         """
+        return self.reports_of(self.experiment.test)
+
+    def reports_of(self, split: Records) -> tuple[np.ndarray, np.ndarray]:
+        """The same of any split."""
         config = self.experiment.config
-        texts, row = report_texts(config, self.experiment.test)
+        texts, row = report_texts(config, split)
         return self.tower.embed(texts, template=config.text.template), row
+
+    @functools.cached_property
+    def sample(self) -> Records:
+        """At most `evaluate.neighbours` training records, drawn once: what embeddings are centred
+        by. Nothing but their signals is looked at."""
+        train, config = self.experiment.train, self.experiment.config
+        drawn = np.random.default_rng(config.seed).permutation(len(train))
+        return train.take(np.sort(drawn[: config.evaluate.neighbours]))
+
+    @functools.cached_property
+    def bank(self) -> report_bank.Bank | None:
+        """The training reports of `evaluate.bank`, or of the records' own dataset, as the tower
+        embeds them; None, and a line that says why, where there are none."""
+        experiment, config = self.experiment, self.experiment.config
+        name = config.evaluate.bank or config.dataset
+        try:
+            split = experiment.train
+            if name != config.dataset:
+                read = functools.partial(records_lib.load, config.data_dir, name, config.rate)
+                split = read("train", seconds=config.seconds, stored=True)
+            texts, row = report_texts(config, split)
+            if len(texts) < 2:
+                raise UserError(f"{name} has one training report for all")
+        except UserError as error:
+            print(f"no training reports to go by: {error}")
+            return None
+        embed = functools.partial(self.tower.embed, template=config.text.template)
+        distinct, part, start = report_bank.pieces([sentences(text) for text in texts])
+        count = np.bincount(row[row >= 0], minlength=len(texts))
+        return report_bank.Bank(embed(texts), count, embed(distinct), part, start)
 
 
 @dataclasses.dataclass
@@ -70,6 +110,7 @@ class Subject:
     name: "trained", "shuffled" (trained on permuted reports) or "random".
     params, state: of the experiment's method.
     probes: (task, rule, share of the labels) -> the linear probe and a note, once fitted.
+    fits: (protocol, task, rule) -> what else is fitted once and used for harder records, too.
     """
 
     name: str
@@ -77,14 +118,17 @@ class Subject:
     params: Any
     state: Any
     probes: dict[tuple, tuple[Probe, str]] = dataclasses.field(default_factory=dict)
+    fits: dict[tuple[str, str, str], Any] = dataclasses.field(default_factory=dict)
     _encoded: dict[int, tuple[Records, Encoded]] = dataclasses.field(default_factory=dict)
 
     def encode(self, records: Records) -> Encoded:
         """Features and embeddings, computed once."""
         if id(records) not in self._encoded:  # kept with the records, so that the id stays theirs
-            encoded = self.material.experiment.encode(self.params, self.state, records)
-            self._encoded[id(records)] = records, encoded
+            self._encoded[id(records)] = records, self._compute(records)
         return self._encoded[id(records)][1]
+
+    def _compute(self, records: Records) -> Encoded:
+        return self.material.experiment.encode(self.params, self.state, records)
 
     def forget(self, records: Records) -> None:
         """Drops the records and what was computed of them."""
@@ -108,3 +152,41 @@ class Subject:
             )
             for name, classes in self.material.prompts(task).items()
         }
+
+    @functools.cached_property
+    def bank(self) -> report_bank.Bank | None:
+        """The training reports in the joint space."""
+        bank = self.material.bank
+        if bank is None:
+            return None
+        return bank._replace(
+            embedding=self.embed(bank.embedding), sentence=self.embed(bank.sentence)
+        )
+
+    @functools.cached_property
+    def mean(self) -> np.ndarray:
+        """float64 [E], the mean embedding of training records."""
+        embedding = self.encode(self.material.sample).embedding
+        return zero_shot.unit(embedding, "a record's").mean(axis=0)
+
+    def found(self, task: str) -> np.ndarray:
+        """float32 [M, K]: see `report_bank.found`."""
+        assert self.bank is not None
+        findings = self.material.prompts(task)[prompts.FINDING]
+        return report_bank.found(
+            self.bank, {label: self.embed(x) for label, (_, x) in findings.items()}
+        )
+
+    def centred_classes(self, task: str) -> dict[str, np.ndarray]:
+        """As `classes`, of prompts less the mean training report; and `REWRITTEN`, the reports'
+        prompts written anew."""
+        assert self.bank is not None
+        mean = self.bank.mean
+        sets = {
+            name: zero_shot.class_embeddings(
+                {label: zero_shot.centred(self.embed(x), mean) for label, (_, x) in each.items()}
+            )
+            for name, each in self.material.prompts(task).items()
+        }
+        found = self.found(task)
+        return sets | {REWRITTEN: report_bank.rewritten(self.bank, sets["report"], found)}

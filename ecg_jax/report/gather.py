@@ -13,6 +13,8 @@ from ecg_jax.report.markup import UNKNOWN
 RULES = ("paper", "corrected")
 PROTOCOLS = {
     "zero_shot": "zero-shot",
+    "zero_shot_reports": "zero-shot through the training reports",
+    "own_report": "zero-shot of the record's own report",
     "linear_probe": "linear probe",
     "finetune": "fine-tuning",
     "supervised": "supervised from scratch",
@@ -23,6 +25,8 @@ ENCODERS = {
     "trained": "trained",
     "shuffled": "shuffled reports",
     "random": "random encoder",
+    "random heads": "random heads, many draws",
+    "random heads, fixed prompts": "random heads, prompts not chosen",
     "supervised": "supervised",
 }
 

@@ -141,6 +141,7 @@ def check(config: Config) -> None:
         "checkpoint_seconds",
         "model.hidden",
         "evaluate.knn_every",
+        "evaluate.null_draws",
     ):
         if name in fields and fields[name] < 0:
             raise UserError(f"--config.{name}={fields[name]}: must not be negative")
@@ -154,7 +155,7 @@ def check(config: Config) -> None:
         "text.cased": ("auto", "true", "false"),
         "text.pooling": ("auto", "mean", "cls"),
         "text.empty": ("drop", "error"),
-        "text.language": ("english", "original"),
+        "text.language": ("english", "original", "both"),
         "evaluate.paper": ("etp", "mets"),
     }
     for name, allowed in choices.items():
@@ -236,6 +237,8 @@ ADDED = {
     "evaluate.conditions": (),
     "evaluate.retrieval": True,
     "evaluate.prompts": "",
+    "evaluate.bank": "",
+    "evaluate.null_draws": 0,
     "evaluate.knn_every": 0,
     "evaluate.neighbours": 2048,
     "augment_second": (),

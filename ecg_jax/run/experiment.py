@@ -206,15 +206,22 @@ def _simulate(config: Config) -> None:
                 storage.copy_tree(Path(beside), where)
 
 
-def report_texts(config: Config, split: Records) -> tuple[list[str], np.ndarray]:
+def report_texts(
+    config: Config, split: Records, language: str | None = None
+) -> tuple[list[str], np.ndarray]:
     """The distinct report texts of a split, and per record int32 [N] the row of its own.
 
     A record whose report is empty, or has nothing but boilerplate, has row -1.
 
+    Args:
+      language: `config.text.language` if not given; of a run that learns from both, English.
+
     Raises:
       UserError: such records, and `config.text.empty` is "error".
     """
-    rendered = [reports.render(r, language=config.text.language) for r in split.report]
+    language = language or config.text.language
+    language = "english" if language == "both" else language
+    rendered = [reports.render(r, language=language) for r in split.report]
     empty = [i for i, text in enumerate(rendered) if not text]
     if len(empty) == len(rendered):
         raise UserError(

@@ -20,6 +20,7 @@ PROMPTS = Path(__file__).with_name("prompts.toml")
 # Wordings of a class's own; the published templates are sets, too.
 WORDINGS = ("report", "definition")
 ENSEMBLE = "clinical"  # both together
+FINDING = "finding"  # single findings, one sentence each; a class without any has its reports
 
 
 def prompt_sets(
@@ -36,7 +37,7 @@ def prompt_sets(
     Returns:
       {set: {class: prompts}}, the classes in the order given. First the templates ("etp" and "mets"
       are the published ones) with one prompt per class, then "report" and "definition", this
-      project's wordings, and "clinical", both together.
+      project's wordings, "clinical", both together, and "finding", single findings.
 
     Raises:
       UserError: an unknown section or class, or see `load_prompts`.
@@ -55,11 +56,13 @@ def prompt_sets(
     for name in WORDINGS:
         sets[name] = {code: list(entries[code][name]) for code in classes}
     sets[ENSEMBLE] = {code: [w for name in WORDINGS for w in sets[name][code]] for code in classes}
+    sets[FINDING] = {c: list(entries[c].get(FINDING, entries[c]["report"])) for c in classes}
     return sets
 
 
 def load_prompts(path: str | Path | None = None) -> dict[str, dict[str, Any]]:
-    """{"templates": {set: template}, section: {class: {"name", "report", "definition"}}}.
+    """{"templates": {set: template}, section: {class: {"name", "report", "definition"}}}, and
+    "finding" of classes that have it.
 
     Args:
       path: a file of one's own in the form of `prompts.toml`. A section that it has takes the place
@@ -102,7 +105,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 def _check_templates(path: Path, templates: dict[str, Any]) -> None:
     for name, template in templates.items():
         where = f"{path}: [templates] {name}"
-        if name in (*WORDINGS, ENSEMBLE):
+        if name in (*WORDINGS, ENSEMBLE, FINDING):
             raise UserError(f"{where}: this name is of the classes' own wordings: choose another")
         if not isinstance(template, str) or template.count("{name}") != 1:
             raise UserError(f"{where}: must be one text with {{name}} where the class's name goes")
@@ -121,18 +124,21 @@ def _check_section(path: Path, section: str, entries: dict[str, Any]) -> None:
         where = f"{path}: [{section}.{_quoted(code)}]"
         if not isinstance(entry, dict):
             raise UserError(f"{where} must hold name, report and definition")
-        fields = ("name", *WORDINGS)
+        fields = ("name", *WORDINGS, FINDING)
         for field in entry:
             if field not in fields:
                 raise UserError(f"{where} has an {_unknown('field', field, fields)}")
         _check_text(f"{where} name", entry.get("name"))
-        for field in WORDINGS:
+        for field in (*WORDINGS, *([FINDING] if FINDING in entry else [])):
             _check_list(f"{where} {field}", entry.get(field))
-        seen = set()
-        for wording in (wording for field in WORDINGS for wording in entry[field]):
-            if wording in seen:
-                raise UserError(f"{where} has the wording {wording!r} twice: it would count double")
-            seen.add(wording)
+        _check_once(where, [wording for field in WORDINGS for wording in entry[field]])
+        _check_once(where, entry.get(FINDING, []))
+
+
+def _check_once(where: str, wordings: Sequence[str]) -> None:
+    for i, wording in enumerate(wordings):
+        if wording in wordings[:i]:
+            raise UserError(f"{where} has the wording {wording!r} twice: it would count double")
 
 
 def _check_list(where: str, value: Any) -> None:

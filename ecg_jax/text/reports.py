@@ -82,6 +82,11 @@ def render(report: str, language: str = "english") -> str:
     return to_english(report) if language == "english" else clean(report)
 
 
+def sentences(text: str) -> list[str]:
+    """A rendered report's sentences, each with its full stop."""
+    return [part.strip() + "." for part in re.split(r"\.(?:\s+|$)", text) if part.strip()]
+
+
 def translate(text: str) -> list[Piece]:
     """Splits a cleaned report into glossary phrases, the longest first, and other tokens."""
     glossary = load_glossary()

@@ -24,7 +24,8 @@ class Tables(NamedTuple):
 
     Attributes:
       texts: float32 [M, F], the embeddings of the distinct reports; F is 0 without a text side.
-      text: int32 [N], the row of a record's report in `texts`.
+      text: int32 [N], the row of a record's report in `texts`; or [2, N], those of the same report
+        in two languages.
       patient: int32 [N], a number for each patient.
     """
 
@@ -65,7 +66,8 @@ def load(experiment: Experiment) -> tuple[Data, Plan, int]:
 
 def _texts(experiment: Experiment, train: Records) -> tuple[Records, np.ndarray, np.ndarray]:
     """The records that have a report, if the method reads them, the embeddings [M, F] of the
-    distinct ones and the row [N] of each record's own."""
+    distinct ones and the row [N] of each record's own; [2, N] of a run that learns from both
+    languages, English first."""
     config = experiment.config
     if experiment.tower is None:
         return train, np.zeros((1, 0), np.float32), np.zeros(len(train), np.int32)
@@ -73,8 +75,13 @@ def _texts(experiment: Experiment, train: Records) -> tuple[Records, np.ndarray,
     if dropped := int((row < 0).sum()):
         print(f"{dropped} of {len(train):,} training records have no report text: left out")
         train, row = train.take(np.flatnonzero(row >= 0)), row[row >= 0]
+    if config.text.language == "both":
+        others, other = report_texts(config, train, "original")
+        known = {text: i for i, text in enumerate(sorted({*reports, *others}))}
+        place = [np.array([known[text] for text in part], np.int32) for part in (reports, others)]
+        reports, row = list(known), np.stack([place[0][row], place[1][other]])
     if config.text.shuffle:
-        row = np.random.default_rng(config.seed).permutation(row)
+        row = row[..., np.random.default_rng(config.seed).permutation(row.shape[-1])]
     texts = hosts.from_first(experiment.tower.embed(reports, template=config.text.template))
     return train, texts, row
 
@@ -93,7 +100,10 @@ def view(config: Config, data: Data, step: jax.Array, steps: int) -> View:
         batch = resident.draw(batch, config.seed, step, steps, config.batch_size)
     assert isinstance(batch, resident.Batch)  # a stream is fed batch by batch
     ecg = normalize.normalize(batch.ecg, batch.lead_mask, config.normalize)
-    text = jnp.asarray(tables.text)[batch.row]
+    text = jnp.asarray(tables.text)[..., batch.row]
+    if text.ndim == 2:
+        key = jax.random.fold_in(jax.random.key(config.seed + 2), step)
+        text = jnp.where(jax.random.bernoulli(key, shape=text.shape[1:]), text[0], text[1])
     return View(
         ecg, batch.lead_mask, tables.texts[text], text, batch.row, tables.patient[batch.row]
     )

@@ -7,9 +7,9 @@ import pytest
 
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import examine, scoring
-from ecg_jax.evaluation.figures import predictions
+from ecg_jax.evaluation.figures import metrics, predictions
 from ecg_jax.evaluation.guards import label_check
-from ecg_jax.evaluation.protocols import features, retrieval
+from ecg_jax.evaluation.protocols import features, retrieval, zero_shot
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.report import pictures
 from ecg_jax.run.experiment import open_experiment
@@ -151,6 +151,63 @@ def test_rows_of_both_rules(subject):
     assert metrics["paper", "mets"] == {"precision", "recall", "f1", "accuracy"}
     extras = {"rule", "fraction", "condition", "choice", "chance", "positives", "note"}
     assert all(extras <= set(row) for value in rows.values() for row in value)
+
+
+def test_through_the_training_reports_and_with_the_own_report(subject, monkeypatch):
+    config = subject.material.experiment.config.evaluate
+    asked = dict(protocols=("zero_shot_reports", "own_report"), conditions=("6 leads",))
+    found = ask(subject, rules=("corrected",), **asked)
+    config.update(rules=("corrected", "paper"))
+    by = {(p.protocol, p.condition, p.split): p for p in found}
+    assert set(by) == {
+        ("zero_shot_reports", "", "validation"),
+        ("zero_shot_reports", "", "test"),
+        ("zero_shot_reports", "6 leads", "test"),
+        ("own_report", "", "test"),
+    }
+    bank, through = subject.bank, by["zero_shot_reports", "", "test"]
+    assert bank is not None and f"over {len(bank.count):,} training reports" in through.note
+    assert bank.count.sum() == sum(map(bool, subject.material.experiment.train.report))
+    own = by["own_report", "", "test"]
+    assert np.nanmean(metrics.auroc(own.y, own.score)) > 0.8  # no encoder is trained here
+    monkeypatch.setattr(subject, "name", "random")
+    assert {p.protocol for p in ask(subject, **asked)} == {"zero_shot_reports"}
+
+
+def test_prompts_may_be_centred_and_written_anew(subject):
+    plain = scoring.fit_zero_shot(subject, "super", "paper")
+    assert "centred" not in plain.note
+    sets, train = subject.centred_classes("super"), subject.material.sample
+    assert set(sets) == {*subject.classes("super"), "report and training reports"}
+    centred = zero_shot.centred(subject.encode(train).embedding, subject.mean)
+    assert np.linalg.norm(centred.mean(axis=0)) < np.linalg.norm(subject.mean)
+    assert scoring.fit_zero_shot(subject, "super", "corrected").note.startswith("prompts ")
+
+
+def test_the_null_is_drawn_by_random_heads_and_the_same_choice(subject):
+    config = subject.material.experiment.config.evaluate
+    config.update(protocols=("zero_shot", "zero_shot_reports"), null_draws=3)
+    rows = examine.null_rows(subject)
+    config.update(null_draws=0)
+    assert {(row["protocol"], row["encoder"]) for row in rows} == {
+        ("zero_shot", "random heads"),
+        ("zero_shot", "random heads, fixed prompts"),
+        ("zero_shot_reports", "random heads"),
+    }
+    assert all(row["ci_low"] < row["value"] < row["ci_high"] for row in rows)
+    assert all("3 draws" in row["note"] and row["label"] == "macro" for row in rows)
+    assert not examine.null_rows(subject)
+
+
+def test_without_training_reports_zero_shot_is_plain(subject, monkeypatch, capsys):
+    silent = Subject(
+        "trained", Material(subject.material.experiment), subject.params, subject.state
+    )
+    config = subject.material.experiment.config.evaluate
+    monkeypatch.setitem(config, "bank", "nowhere")
+    assert "as they are" in scoring.fit_zero_shot(silent, "super", "corrected").note
+    assert "no training reports to go by:" in capsys.readouterr().out
+    assert not ask(silent, protocols=("zero_shot_reports",), conditions=())
 
 
 def test_without_single_labels_there_is_the_corrected_rule_alone(subject, monkeypatch, capsys):

@@ -10,19 +10,32 @@ import pytest
 
 from ecg_jax.data.classes import SECTIONS, TASKS
 from ecg_jax.errors import UserError
-from ecg_jax.text import prompts
+from ecg_jax.text import prompts, reports
 
 DATA = prompts.load_prompts()
 
 
 def test_published_templates():
     sets = prompts.prompt_sets(["NORM", "AFIB"], "scp")
-    assert tuple(sets) == ("etp", "mets", "report", "definition", "clinical")
+    assert tuple(sets) == ("etp", "mets", "report", "definition", "clinical", "finding")
     assert sets["etp"]["AFIB"] == ["this ECG indicates atrial fibrillation"]
     assert sets["mets"]["NORM"] == ["The report of the ECG is that normal ECG"]
     assert all(list(classes) == ["NORM", "AFIB"] for classes in sets.values())
     assert "sinus rhythm. normal ecg." in sets["report"]["NORM"]
     assert sets["clinical"]["AFIB"] == sets["report"]["AFIB"] + sets["definition"]["AFIB"]
+    assert sets["finding"]["AFIB"][0] == "atrial fibrillation."
+
+
+def test_a_class_without_findings_is_found_by_its_reports():
+    sets = prompts.prompt_sets(["N"], "aami")
+    assert "finding" not in DATA["aami"]["N"] and sets["finding"] == sets["report"]
+
+
+def test_a_finding_is_one_sentence():
+    for section in ("super", "sub", "scp"):
+        for code, entry in DATA[section].items():
+            for text in entry["finding"]:
+                assert text.endswith(".") and reports.sentences(text) == [text], (code, text)
 
 
 def test_the_same_code_in_another_section_is_another_class():
@@ -118,7 +131,7 @@ def test_a_file_of_ones_own(tmp_path):
     path = tmp_path / "own.toml"
     path.write_text(OWN)
     sets = prompts.prompt_sets(["V", "N"], "aami", path)
-    assert tuple(sets) == ("mine", "report", "definition", "clinical")
+    assert tuple(sets) == ("mine", "report", "definition", "clinical", "finding")
     assert sets["mine"] == {"V": ["ecg with V"], "N": ["ecg with n"]}
     assert sets["clinical"]["N"] == ["n one.", "n two.", "n three."]
     others = prompts.prompt_sets(["AF"], "cpsc", path)  # a section that the file does not have

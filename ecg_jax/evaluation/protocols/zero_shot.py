@@ -53,6 +53,17 @@ def scores(ecg_embedding: np.ndarray, class_embedding: np.ndarray) -> np.ndarray
     return cosine.astype(np.float32)
 
 
+def centred(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Unit vectors [N, D] less a mean [D], of length one again: float32 [N, D]. What all records
+    (or all reports) share tells none from another, and the two spaces' means lie apart (I0T, An et
+    al. 2024, arXiv 2412.14384).
+
+    Raises:
+      UserError: a vector without direction, before or after.
+    """
+    return unit(unit(x, "a record's or text's") - mean, "a centred").astype(np.float32)
+
+
 def prompt_set_auroc(val_scores: Mapping[str, np.ndarray], y_val: np.ndarray) -> dict[str, float]:
     """Macro AUROC of each prompt set's scores [N, K] on the validation split."""
     return {name: float(metrics.macro(metrics.auroc(y_val, s))) for name, s in val_scores.items()}
