@@ -166,8 +166,8 @@ WITHOUT_NEGATIVES = 5e-4
 
 
 def self_supervised(given: ConfigDict, method: str) -> ConfigDict:
-    """A run without text: two views of a record, heads of 512 and 128 units; the checkpoint is
-    chosen by nearest neighbours on validation."""
+    """A run without text: two views of a record, heads of 512 and 128 units; nearest
+    neighbours on validation are watched."""
     if given.paper or given.text:
         raise ValueError(f"{method} has no config arguments paper and text")
     c = base(given)
