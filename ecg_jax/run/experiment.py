@@ -219,9 +219,9 @@ def report_texts(
     Raises:
       UserError: such records, and `config.text.empty` is "error".
     """
-    language = language or config.text.language
-    language = "english" if language == "both" else language
-    rendered = [reports.render(r, language=language) for r in split.report]
+    own = str(language or config.text.language)
+    own = "english" if own == "both" else own
+    rendered = [reports.render(r, language=own) for r in split.report]
     empty = [i for i, text in enumerate(rendered) if not text]
     if len(empty) == len(rendered):
         raise UserError(
