@@ -5,7 +5,7 @@ import types
 import numpy as np
 
 from ecg_jax.evaluation.subject import Material
-from ecg_jax.text.prompts import ENSEMBLE, WORDINGS
+from ecg_jax.text.prompts import ENSEMBLE, FINDING, WORDINGS
 
 
 class Tower:
@@ -25,7 +25,8 @@ def test_wordings_get_the_template_of_the_reports_and_templates_stay(small):
     tower = Tower()
     experiment = types.SimpleNamespace(config=small, validation=split, tower=tower)
     sets = Material(experiment).prompts("super")  # pyright: ignore[reportArgumentType]
-    framed = {f"The report says {text}" for text in sets[ENSEMBLE]["NORM"][0]}
-    bare = {sets[name]["NORM"][0][0] for name in sets if name not in (*WORDINGS, ENSEMBLE)}
+    own = (*WORDINGS, ENSEMBLE, FINDING)
+    framed = {f"The report says {text}" for name in own for text in sets[name]["NORM"][0]}
+    bare = {sets[name]["NORM"][0][0] for name in sets if name not in own}
     assert {"this ECG indicates normal ECG", "The report of the ECG is that normal ECG"} == bare
     assert tower.seen == framed | bare
