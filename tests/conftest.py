@@ -26,6 +26,12 @@ jax.config.update("jax_num_cpu_devices", 8)
 LONGEST = ("test_hosts.py", "test_kill.py", "test_every_method.py")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every-kill", action="store_true", help="kill trainers at all points, not at three"
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 

@@ -1,17 +1,16 @@
-"""A trainer killed at any moment is finished by the same command, bit for bit."""
+"""A trainer killed at any point is finished by the same command, bit for bit."""
 
-import functools
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import agreement
 import jax
-import numpy as np
 import pytest
+from shallow_train import KILL_AT, POINTS
 
 from ecg_jax import evaluate
 from ecg_jax.run import workdir
@@ -19,7 +18,7 @@ from ecg_jax.run.experiment import open_experiment
 from ecg_jax.runtime.checkpoint import Checkpoints, digests
 
 ROOT = Path(__file__).parent.parent
-KILLS = 10
+ALWAYS = 3  # of the points, the first ones; all with --every-kill
 
 
 def command(simulated: Path, folder: Path) -> list[str]:
@@ -47,19 +46,21 @@ def command(simulated: Path, folder: Path) -> list[str]:
     ]
 
 
-def start(simulated: Path, folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, *command(simulated, folder)],
+def run(simulated: Path, folder: Path, *before: str, **environment: str):
+    """The command's end, with words `before` it."""
+    return subprocess.run(
+        [*before, sys.executable, *command(simulated, folder)],
         cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
-def finish(process: subprocess.Popen) -> None:
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()[-2000:]
+def finish(simulated: Path, folder: Path) -> None:
+    done = run(simulated, folder)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.fixture(autouse=True)
@@ -90,44 +91,35 @@ def metrics(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, simulated):
-    """An uninterrupted run, and how long one takes once programs are compiled."""
-    folder = tmp_path_factory.mktemp("kill")
-    finish(start(simulated, folder / "warm"))
-    began = time.monotonic()
-    finish(start(simulated, folder / "whole"))
-    return folder / "whole", time.monotonic() - began
+    """The folder of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("kill") / "whole"
+    finish(simulated, folder)
+    return folder
 
 
-@pytest.mark.parametrize("moment", np.random.default_rng(0).uniform(0.1, 0.95, KILLS).round(2))
-def test_killed_and_finished(whole, tmp_path, simulated, moment):
-    folder, seconds = whole
-    process = start(simulated, tmp_path / "run")
-    time.sleep(moment * seconds)
-    process.kill()
-    process.communicate()
-    finish(start(simulated, tmp_path / "run"))
-    assert last(tmp_path / "run") == last(folder)
-    assert best(tmp_path / "run") == best(folder)
-    assert metrics(tmp_path / "run") == metrics(folder)
-    assert (tmp_path / "run" / "results.json").read_text() == (folder / "results.json").read_text()
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_and_finished(whole, tmp_path, simulated, point, request):
+    if list(POINTS).index(point) >= ALWAYS and not request.config.getoption("--every-kill"):
+        pytest.skip("without --every-kill")
+    folder = tmp_path / "run"
+    killed = run(simulated, folder, **{KILL_AT: point})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    assert not (folder / "results.json").exists()
+    finish(simulated, folder)
+    assert last(folder) == last(whole)
+    assert best(folder) == best(whole)
+    assert metrics(folder) == metrics(whole)
+    assert (folder / "results.json").read_text() == (whole / "results.json").read_text()
 
 
 def test_a_write_that_fails_stops_the_run(whole, tmp_path, simulated):
-    arguments = [sys.executable, *command(simulated, tmp_path / "run")]
-    run = functools.partial(
-        subprocess.run,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    full = run(["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", *arguments])  # files of 100 kB
+    small_files = ("bash", "-c", 'ulimit -f 100; exec "$@"', "bash")  # of 100 kB
+    full = run(simulated, tmp_path / "run", *small_files)
     assert full.returncode == 2
     errors = [line for line in full.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "could not write a checkpoint" in errors[0]
     assert len(errors[0]) < 400
     assert not (tmp_path / "run" / "results.json").exists()
-    assert run(arguments).returncode == 0
-    assert last(tmp_path / "run") == last(whole[0])
+    finish(simulated, tmp_path / "run")
+    assert last(tmp_path / "run") == last(whole)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.signal import resample_poly
 
 from ecg_jax.data.leads import LEADS
 from ecg_jax.data.records import Records
@@ -150,6 +149,8 @@ def resample(
     """
     if not (isinstance(to, int) and 0 < to < rate):
         raise UserError(f"records at {rate} Hz can be brought to a lower rate, not to {to} Hz")
+    from scipy.signal import resample_poly  # slow to import
+
     back, mask, length = np.array(ecg), np.asarray(lead_mask), np.asarray(length)
     for n in np.unique(length[length > 0]):
         same = np.flatnonzero(length == n)

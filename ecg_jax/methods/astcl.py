@@ -10,7 +10,6 @@ encoder's positions see 2 s around them at 100 Hz, neighbouring segments share s
 import jax
 import jax.numpy as jnp
 import optax
-from scipy.signal import savgol_coeffs
 
 from ecg_jax import Config
 from ecg_jax.errors import UserError
@@ -75,6 +74,8 @@ def denoise(ecg: jax.Array, rate: int) -> jax.Array:
     """[B, T, 12] without what is quick and what is slow: the fit of a parabola over 50 ms (Savitzky
     and Golay 1964), which keeps the waves' height, less the mean of the second around. A lead of
     zeros stays so. (An FFT would gather the batch of all devices on each.)"""
+    from scipy.signal import savgol_coeffs  # slow to import
+
     T, half = ecg.shape[1], max(2, rate // 40)
     padded = jnp.pad(ecg, ((0, 0), (half, half), (0, 0)), mode="edge")
     smooth = jnp.zeros_like(ecg)

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit
 
 
 def roc(y: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +41,7 @@ class Platt(NamedTuple):
     offset: float
 
     def __call__(self, score: np.ndarray) -> np.ndarray:
-        return expit(self.slope * np.asarray(score, np.float64) + self.offset)
+        return _sigmoid(self.slope * np.asarray(score, np.float64) + self.offset)
 
 
 def platt(y: np.ndarray, score: np.ndarray, steps: int = 100) -> Platt:
@@ -63,7 +62,7 @@ def platt(y: np.ndarray, score: np.ndarray, steps: int = 100) -> Platt:
     weight = np.array([0.0, np.log(share / (1 - share))])
     loss = _log_loss(x @ weight, target)
     for _ in range(steps):
-        p = expit(x @ weight)
+        p = _sigmoid(x @ weight)
         gradient = x.T @ (p - target)
         hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
         step = np.linalg.solve(hessian, gradient)
@@ -139,6 +138,10 @@ def _wilson(share: np.ndarray, n: np.ndarray, z: float = 1.959964) -> tuple[np.n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return middle - half, middle + half
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.exp(-np.logaddexp(0, -x))
 
 
 def _log_loss(logit: np.ndarray, target: np.ndarray) -> float:

@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tokenizers import BertWordPieceTokenizer
 
 from ecg_jax.errors import UserError
 from ecg_jax.models.bert import Bert, BertConfig, read_config
@@ -49,7 +48,7 @@ class TextTower:
     vocab_sha256: str
     config: BertConfig
     params: dict[str, Any]
-    tokenizer: BertWordPieceTokenizer
+    tokenizer: Any  # a tokenizers.BertWordPieceTokenizer
     cased: bool
     pooling: str
 
@@ -191,6 +190,8 @@ def load(spec: str, cased: bool | None = None, pooling: str | None = None) -> Te
         note = "all-MiniLM-L6-v2, a general-domain stand-in, not a clinical model"
     else:
         note = CLINICALBERT if spec == "clinicalbert" else f"local folder {folder.name}"
+    from tokenizers import BertWordPieceTokenizer  # slow to import
+
     return TextTower(
         name="minilm" if stand_in else spec if spec == "clinicalbert" else folder.name,
         note=note,

@@ -9,7 +9,6 @@ interval 80 % of the time, in the interval below 94 %.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import expit, logit, stdtrit
 
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation.figures import metrics
@@ -72,6 +71,8 @@ def interval(
       (low, high); NaN where the draws do not say: value 0 or 1, all draws alike, or no class with
       two patients. A macro interval lacks the variation of classes that rest on a single patient.
     """
+    from scipy.special import expit, logit, stdtrit  # slow to import
+
     spread = _variance(metrics.macro(drawn)[:, None])[0]
     variance, patients = _variance(drawn), np.asarray(patients)
     usable = (variance > _ROUNDING) & (patients > 1)

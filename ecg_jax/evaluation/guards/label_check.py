@@ -9,8 +9,6 @@ better than its own (`check_columns`).
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import rankdata
 
 from ecg_jax.data.classes import FINDING_SUPERCLASS, SUBCLASS, SUPERCLASS, TASKS
 from ecg_jax.data.records import Records
@@ -160,14 +158,26 @@ def _enough(y: np.ndarray, score: np.ndarray, patient_id: np.ndarray) -> bool:
 def _cross_auroc(y: np.ndarray, score: np.ndarray) -> np.ndarray:
     """[K, K]: AUROC of the scores of class j (column) for the labels of class k (row); ties count
     one half (Mann-Whitney)."""
-    rank_sum = y.T.astype(np.float64) @ rankdata(score, axis=0)
+    rank_sum = y.T.astype(np.float64) @ ranks(score)
     positives = y.sum(axis=0)[:, None].astype(np.float64)
     pairs = np.maximum(positives * (len(y) - positives), 1)
     return (rank_sum - positives * (positives + 1) / 2) / pairs
 
 
+def ranks(score: np.ndarray) -> np.ndarray:
+    """float64 [N, K]: the rank of each score in its column, from 1, the mean rank of those that are
+    equal; NaN in a column with a NaN."""
+    ranked = np.empty(score.shape)
+    for k, column in enumerate(score.T):
+        _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
+        ranked[:, k] = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return np.where(np.isnan(score).any(axis=0), np.nan, ranked)
+
+
 def _cycles(auroc: np.ndarray) -> list[list[int]]:
     """The best assignment's cycles of two or more: labels of each fit the scores of the next."""
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
     _, to = linear_sum_assignment(auroc, maximize=True)
     cycles, seen = [], set()
     for start in range(len(to)):

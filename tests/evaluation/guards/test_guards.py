@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from ecg_jax import evaluate
 from ecg_jax.data import records
@@ -294,3 +295,11 @@ def test_columns_without_scores_are_left_out(probed):
     label_check.check_columns(y, score, patient, CLASSES, where="x")
     with pytest.raises(UserError, match=r"as NORM by the scores of MI .*, MI by the scores of"):
         label_check.check_columns(y[:, [1, 0, 2, 3]], score, patient, CLASSES, where="x")
+
+
+def test_ranks_are_scipys():
+    rng = np.random.default_rng(0)
+    score = rng.normal(size=(50, 4))
+    score[:, 1] = rng.integers(0, 5, 50)  # ties
+    score[3, 2], score[4, 3] = np.nan, np.inf
+    np.testing.assert_array_equal(label_check.ranks(score), rankdata(score, axis=0))
