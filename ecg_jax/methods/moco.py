@@ -35,9 +35,16 @@ def with_queue(config: Config) -> Method:
     """The queue is float32 [B, slots, D], so that a record's key stays on its device: each update
     fills the slot that was filled longest ago, and `written` [slots] is which update filled each
     (-1: none). A record's own older keys, of which `rows` int32 [B, slots] tells, are no negatives:
-    few records come again soon, unlike the paper's million. The head has BatchNorm in its hidden
-    layer, as SimCLR's here and unlike the paper's: PIRL needs it (docs/results.md), and MoCo was
-    not tried without.
+    few records come again soon, unlike the paper's million.
+
+    Where BatchNorm's statistics are of a part of the batch (a device's, a chunk's), keys are
+    shuffled over the parts (section 3.3): else a query and its key would share statistics with each
+    other and with no negative, which tells them apart from the queue without looking at the heart.
+    Those of the global batch cannot be shuffled: docs/results.md says what they give away. Running
+    ones in the key encoder (Cai et al. 2021, arXiv 2101.08482) lag too far behind in a short run.
+
+    The head has BatchNorm in its hidden layer, as SimCLR's here and unlike the paper's: PIRL needs
+    it (docs/results.md), and MoCo was not tried without.
     """
     m, B = config.model, config.batch_size
     slots, rest = divmod(m.queue, B)
@@ -47,6 +54,7 @@ def with_queue(config: Config) -> Method:
             f"to a multiple of {B}"
         )
     towers = Towers(config, Siamese(encoder(config), MLP((m.hidden, m.dim))))
+    in_parts = config.parallel.batch_norm == "device" or config.accumulate > 1
 
     def memory(params: dict, state: dict, plan: Plan) -> dict:
         if slots >= plan.steps:
@@ -66,13 +74,13 @@ def with_queue(config: Config) -> Method:
         x, memory = towers.views(key, view), state["memory"]
         out, updated = towers.train(params, state, x[:, :1])
         q = normalize(out.projection[:, 0])
-        # Section 3.3 shuffles keys between devices, so that no statistics of BatchNorm are shared
-        # by a query and its key alone. Those of the global batch cannot be shuffled, and those of a
-        # device or a chunk are not; running ones in the key encoder (Cai et al. 2021, arXiv
-        # 2101.08482) lag too far behind in a short run.
-        target = memory["target"]
-        seen, _ = towers.train(target["params"], target, x[:, 1:])
+        target, order = memory["target"], None
+        if in_parts:
+            order = jax.random.permutation(jax.random.fold_in(key, 2), B)
+        mixed = x[:, 1:] if order is None else x[order, 1:]
+        seen, _ = towers.train(target["params"], target, mixed)
         k = jax.lax.stop_gradient(normalize(seen.projection[:, 0]))
+        k = k if order is None else k[jnp.argsort(order)]
         step, written = memory["step"], memory["written"]
         filled = written >= 0
         others = memory["rows"].reshape(-1) != view.row[:, None]

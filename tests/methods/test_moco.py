@@ -11,8 +11,9 @@ import tiny
 
 from ecg_jax import methods
 from ecg_jax.errors import UserError
+from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.heads import MLP
-from ecg_jax.models.siamese import Siamese, encoder
+from ecg_jax.models.siamese import Outputs, Siamese, encoder
 
 MOMENTUM, STEPS, SLOTS = 0.9, 40, 3
 
@@ -122,6 +123,35 @@ def test_a_records_own_older_key_is_no_negative():
     ]
     np.testing.assert_allclose(value, np.mean(each), rtol=1e-4)
     np.testing.assert_array_equal(after["memory"]["rows"][:, 1], row)
+
+
+@pytest.mark.parametrize(
+    ("parts", "shuffled"),
+    [({}, False), ({"accumulate": 2}, True), ({"parallel.batch_norm": "device"}, True)],
+)
+def test_keys_are_shuffled_over_the_parts_that_statistics_are_of(parts, shuffled, monkeypatch):
+    """Section 3.3; and every key comes back to its record."""
+    c, seen = config(), []
+    c.update_from_flattened_dict(parts)
+
+    def train(self, params, state, x):
+        seen.append(np.asarray(x[:, 0]))
+        z = x.mean(axis=2)[..., : tiny.D]
+        return Outputs(z, z), {}
+
+    monkeypatch.setattr(Towers, "views", lambda self, key, view: tiny.two_views(view))
+    monkeypatch.setattr(Towers, "train", train)
+    method = methods.build(c)
+    memory = method.memory({}, {"batch_stats": {}}, methods.Plan(tiny.B, STEPS))
+    state = {"batch_stats": {}, "memory": memory}
+    _, (after, _) = method.loss({}, state, tiny.view(), jax.random.key(0))
+    queries, keys = seen
+    x = np.asarray(tiny.two_views(tiny.view()))
+    np.testing.assert_array_equal(queries, x[:, 0])
+    assert np.array_equal(keys, x[:, 1]) != shuffled
+    np.testing.assert_array_equal(np.sort(keys, axis=0), np.sort(x[:, 1], axis=0))
+    expected = tiny.unit(x[:, 1].mean(axis=1)[:, : tiny.D])
+    np.testing.assert_allclose(after["memory"]["queue"][:, 0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_queue_that_a_run_does_not_fill_is_refused():
