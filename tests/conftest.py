@@ -1,5 +1,6 @@
 """Eight simulated devices for every test, and where the real recordings are."""
 
+import fcntl
 import functools
 import os
 from collections.abc import Iterator
@@ -62,23 +63,33 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     folder = tmp_path_factory.mktemp("cache")
     os.environ["ECG_JAX_CACHE"] = str(folder)
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    jax.config.update("jax_compilation_cache_dir", str(base / "xla"))
+    jax.config.update("jax_compilation_cache_dir", str(of_all_workers(tmp_path_factory) / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "configure", lambda: None)
         yield folder
 
 
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the session, which its workers share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with 400 simulated records at 100 Hz."""
+    """A data folder with 400 simulated records at 100 Hz, made once for all workers."""
     from tfds_builders import prepare
 
-    folder = tmp_path_factory.mktemp("simulated")
-    options = ["simulated", "--rate", "100", "--records", "400", "--data_dir", str(folder)]
-    assert prepare.main(options) == 0
+    base = of_all_workers(tmp_path_factory)
+    folder = base / "simulated"
+    with (base / "simulated.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            making = tmp_path_factory.mktemp("simulated")
+            options = ["simulated", "--rate", "100", "--records", "400", "--data_dir", str(making)]
+            assert prepare.main(options) == 0
+            making.rename(folder)
     return folder
 
 
