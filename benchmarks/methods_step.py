@@ -145,7 +145,7 @@ def measure(name: str, c: Any, args: argparse.Namespace) -> dict[str, Any]:
     optimizer = optim.build(c, steps)
     state = init(experiment, optimizer, plan)
     calls = encoder_calls(name, c, method, state)
-    length = dispatch_length(c, 0, steps)
+    length = dispatch_length(c, 0, steps, method.platform)
     dispatch = make_dispatch(c, method, optimizer, steps)
     sides = {
         "step": Side(lambda old, fed: dispatch(old, fed, length), state, data(c, mesh), length),

@@ -82,7 +82,7 @@ def measure(args: argparse.Namespace, devices: int) -> dict:
     data = feed.Data(split, tables)
     method, optimizer = methods.build(config), optim.build(config, RECORDS)
     dispatch = make_dispatch(config, method, optimizer, RECORDS)
-    length = args.length or dispatch_length(config, 0, 32)
+    length = args.length or dispatch_length(config, 0, 32, method.platform)
     state, times = start_state(config, method, optimizer, mesh), []
     for _ in range(2 + args.steps):
         start = time.perf_counter()

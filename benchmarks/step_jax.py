@@ -73,7 +73,7 @@ class Run:
 
         self.state = jax.jit(start, out_shardings=everywhere)(jax.random.key(0))
         dispatch = make_dispatch(self.config, method, optimizer, self.epoch)
-        self.length = dispatch_length(self.config, 0, self.epoch)
+        self.length = dispatch_length(self.config, 0, self.epoch, method.platform)
         if "weights" in job:  # the peers start while this compiles
             self.export(Path(job["weights"]))
         start = time.perf_counter()

@@ -100,7 +100,7 @@ def _train(
     try:
         stop.training = True
         while step < total and not stop.at(step):
-            length = dispatch_length(config, step, steps)
+            length = dispatch_length(config, step, steps, experiment.method.platform)
             with jax.transfer_guard("disallow"):
                 with pace.spent_on("input"):
                     batch = next(fed)

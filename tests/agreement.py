@@ -24,7 +24,7 @@ from flax import linen as nn
 
 from configs import etp
 from ecg_jax.losses import contrastive
-from ecg_jax.models import resnet1d
+from ecg_jax.models import batch_norm, resnet1d
 from ecg_jax.run.experiment import Experiment, open_experiment
 from ecg_jax.runtime import hosts, parallel
 from ecg_jax.training import feed
@@ -141,12 +141,16 @@ def network(name):
     gradients ("smooth"): SiLU for ReLU, the mean of two for the maximum of three."""
 
     def mean_pool(x):
-        return nn.avg_pool(x, (2,), (2,), "SAME")
+        return nn.avg_pool(nn.silu(x), (2,), (2,), "SAME")
+
+    def silu_pool(branch, **options):
+        return batch_norm.activate(mean_pool, branch, **options)
 
     with contextlib.ExitStack() as stack:
         if name == "smooth":
             stack.enter_context(mock.patch.object(nn, "relu", nn.silu))
-            stack.enter_context(mock.patch.object(resnet1d, "max_pool", mean_pool))
+            stack.enter_context(mock.patch.object(resnet1d, "relu", nn.silu))
+            stack.enter_context(mock.patch.object(resnet1d, "relu_pool", silu_pool))
         else:
             stack.enter_context(mock.patch.object(resnet1d, "STAGES", SHALLOW))
         yield

@@ -285,8 +285,9 @@ def compose(steps: Sequence[Mapping[str, Any]], rate: int) -> Augmentation:
             raise UserError(f"augmentation {name}: {error}") from error
 
     def apply(key, ecg, mask):
-        for i, augmentation in enumerate(chain):
-            ecg, mask = augmentation(jax.random.fold_in(key, i), ecg, mask)
+        keys = jax.random.split(key, len(chain)) if chain else ()
+        for one, augmentation in zip(keys, chain, strict=True):
+            ecg, mask = augmentation(one, ecg, mask)
         return ecg, mask
 
     return apply

@@ -7,6 +7,7 @@ terminal. They are as large in I, II, III and V1-V6 as stated, and in the augmen
 allows no more, sqrt(3/4) of that.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -148,7 +149,9 @@ def _add(ecg: jax.Array, mask: jax.Array, wave: jax.Array) -> jax.Array:
 
 def _in_leads(x: jax.Array) -> jax.Array:
     """[..., 9] drawn alike at each electrode -> [..., 12]: as large in the leads, see above."""
-    return jnp.matmul(x, _MIXED.astype(x.dtype), precision="highest")
+    # No matrix product, which would write its result to memory.
+    parts = [x[..., i, None] * leads for i, leads in enumerate(_MIXED.astype(x.dtype))]
+    return functools.reduce(jnp.add, parts)
 
 
 def _waves(key: jax.Array, turn: jax.Array, most: float) -> jax.Array:

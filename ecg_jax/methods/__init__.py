@@ -9,6 +9,7 @@ import jax
 
 from ecg_jax import Config
 from ecg_jax.errors import UserError
+from ecg_jax.runtime import parallel
 
 Tree = Any
 
@@ -64,6 +65,7 @@ class Method(NamedTuple):
       bounded: params -> params, what the optimiser has made of them brought back to where they may
         be; or None.
       leads: names of leads that every training record must have.
+      platform: of the devices that its programs are for, see `build`.
       whole: whether every training record must last `config.seconds`, because parts of it are
         compared, and zeros would stand where it has ended.
     """
@@ -79,10 +81,16 @@ class Method(NamedTuple):
     bounded: Callable[[Tree], Tree] | None = None
     leads: tuple[str, ...] = ()
     whole: bool = False
+    platform: str = "cpu"
 
 
-def build(config: Config) -> Method:
+def build(config: Config, platform: str = "") -> Method:
     """The method that `config.method` names: a module of this package.
+
+    Args:
+      platform: cpu, gpu or tpu, of the devices that its programs will be compiled for, which
+        decides what is "auto" and in which form things are computed; by default that of the
+        devices that are here. The module finds it as `config.platform`.
 
     Raises:
       UserError: there is none of that name.
@@ -91,7 +99,9 @@ def build(config: Config) -> Method:
     spec = importlib.util.find_spec(name) if str(config.method).isidentifier() else None
     if spec is None or spec.submodule_search_locations is not None:  # a folder is no method
         raise UserError(f"no method {config.method!r}: ecg_jax/methods/ has no such file")
-    return importlib.import_module(name).build(config)
+    resolved = config.copy_and_resolve_references()
+    resolved.platform = platform or parallel.platform()
+    return importlib.import_module(name).build(resolved)._replace(platform=resolved.platform)
 
 
 def lasting(state: Tree) -> Tree:

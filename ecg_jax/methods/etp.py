@@ -74,7 +74,7 @@ class EcgText:
         check(config)
         m = config.model
         self.model, self.form, self.chunks = m, config.parallel.loss, config.accumulate
-        self.encoder = siamese.encoder(config)
+        self.encoder, self.platform = siamese.encoder(config), siamese.platform_of(config)
         # Section 2.1 says "non-linear projectors", 3.2 "linear projection heads": with hidden = 0.
         self.head = MLP((m.hidden, m.dim) if m.hidden else (m.dim,), norm=False)
         self.steps, self.chains = len(config.augment), chains(config)
@@ -99,7 +99,7 @@ class EcgText:
     def loss(self, params: Tree, state: Tree, view: View, key: jax.Array):
         weight = self.model.invariance
         run = functools.partial(self._train, {"params": params["encoder"], **state})
-        features, updated = over_views(run, self.views(key, view), self.chunks)
+        features, updated = over_views(run, self.views(key, view), self.chunks, self.platform)
         e, t = self.project(params, features[:, 0]), self.encode_text(params, view.text)
         value = self.contrast(params, e, t, view)
         metrics = {"temperature": self.temperature(params), **health.of_pairs(e, t)}

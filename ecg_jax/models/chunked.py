@@ -26,7 +26,7 @@ def check_chunks(batch_size: int, chunks: int) -> None:
 
 
 def in_chunks(
-    encode: Callable[[jax.Array], tuple[Tree, Tree]], x: jax.Array, chunks: int
+    encode: Callable[[jax.Array], tuple[Tree, Tree]], x: jax.Array, chunks: int, platform: str
 ) -> tuple[Tree, Tree]:
     """Embedding-gradient caching (GradCache; Gao et al. 2021, arXiv 2101.06983, section 3.2).
 
@@ -41,6 +41,7 @@ def in_chunks(
         or a tree of such.
       x: [B, ...]; chunk c has rows c, c + chunks, ..., which lie evenly over the devices.
       chunks: a divisor of B.
+      platform: of the devices; on a CPU the chunks are no loop.
 
     Returns:
       features, [B, ...] in the order of x, and the mean over the chunks of each statistic.
@@ -49,7 +50,7 @@ def in_chunks(
         return encode(x)
     parts = x.reshape(x.shape[0] // chunks, chunks, *x.shape[1:]).swapaxes(0, 1)
     encode = jax.checkpoint(encode)
-    if jax.default_backend() == "cpu":  # no loop around convolutions: see training.step
+    if platform == "cpu":  # no loop around convolutions: see training.step
         pairs = [encode(part) for part in parts]
         features, statistics = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
     else:

@@ -28,11 +28,11 @@ A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 
 FORMS = ("auto", "plain", "planar", "shifted", "folded", "winograd")
 
 
-def resolved(form: str) -> str:
-    """A form of `FORMS` as it will be computed here: "auto" is "winograd" on a CPU."""
+def resolved(form: str, platform: str) -> str:
+    """A form of `FORMS` as it is computed on a platform: "auto" is "winograd" on a CPU."""
     if form != "auto":
         return form
-    return "winograd" if jax.default_backend() == "cpu" else "plain"
+    return "winograd" if platform == "cpu" else "plain"
 
 
 class Conv(nn.Module):
@@ -49,18 +49,19 @@ class Conv(nn.Module):
     stride: int = 1
     dtype: jnp.dtype = jnp.float32
     form: str = "auto"
+    platform: str = "cpu"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         w = self.param("kernel", init, (self.kernel, x.shape[-1], self.width), jnp.float32)
         x, w = x.astype(self.dtype), w.astype(self.dtype)
-        cpu = jax.default_backend() == "cpu"
+        cpu = self.platform == "cpu"
         if self.kernel == 1 and (cpu or self.stride == 1):
             # With a stride not on a GPU: XLA's tiling of a product of every second sample ends the
             # process where T is even (`Check failed: subdim_size_accumulator`, jax 0.10 and 0.11).
             return matmul(x[:, :: self.stride], w[0])
-        form = resolved(self.form)
+        form = resolved(self.form, self.platform)
         if form == "winograd" and (self.kernel, self.stride, self.dtype) == (3, 1, jnp.float32):
             return winograd(x, w)
         if form == "folded" and self.stride == 2:

@@ -3,20 +3,23 @@
 ETP section 3.2 and METS section 3.1.2 take ResNet-18 and turn its kernels into 1-D ones.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from ecg_jax.errors import UserError
+from ecg_jax.models.batch_norm import BatchNorm, Branch, activate, relu, relu_pool
 from ecg_jax.models.conv1d import Conv
 
 STRIDE = 32  # samples between two positions of the feature map
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
-def activations(name: str) -> jnp.dtype:
+def activations(name: str, platform: str) -> jnp.dtype:
     """The type of activations: "auto" is bfloat16 on an accelerator and float32 on a CPU.
 
     Raises:
@@ -25,20 +28,8 @@ def activations(name: str) -> jnp.dtype:
     if name not in ("auto", "float32", "bfloat16"):
         raise UserError(f"unknown model dtype {name!r}: there are auto, float32, bfloat16")
     if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        name = "float32" if platform == "cpu" else "bfloat16"
     return jnp.dtype(name)
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """Maximum over windows of 3 with stride 2: [B, T, C] -> [B, ceil(T / 2), C].
-
-    Written as a maximum of shifted slices, whose backward pass is elementwise; that of
-    `reduce_window` is a scatter.
-    """
-    T = x.shape[1]
-    x = jnp.pad(x, ((0, 0), (1, 1 + T % 2), (0, 0)), constant_values=-jnp.inf)
-    even, odd = x[:, 0::2], x[:, 1::2]
-    return jnp.maximum(jnp.maximum(even[:, :-1], odd[:, : even.shape[1] - 1]), even[:, 1:])
 
 
 class Block(nn.Module):
@@ -47,21 +38,25 @@ class Block(nn.Module):
     width: int
     stride: int
     conv: type[Conv] | partial
-    norm: type[nn.BatchNorm] | partial
+    norm: Callable[..., BatchNorm]
+    passes: dict[str, Any]  # train and platform, of `activate`
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self.conv(self.width, 3, self.stride)(x)
-        y = nn.relu(self.norm()(y))
+        y = self.relu(self.norm()(y))
         y = self.conv(self.width, 3)(y)
-        y = self.norm()(y)
-        return nn.relu(y + self.shortcut(x, self.width))
+        return self.join(self.norm()(y), x, self.width)
 
-    def shortcut(self, x: jax.Array, width: int) -> jax.Array:
+    def relu(self, *branches: Branch, residual: jax.Array | None = None) -> jax.Array:
+        return activate(relu, *branches, residual=residual, **self.passes)
+
+    def join(self, y: Branch, x: jax.Array, width: int) -> jax.Array:
+        """ReLU of y and the shortcut from x: itself, or projected where shapes differ."""
         if x.shape[-1] == width and self.stride == 1:
-            return x
+            return self.relu(y, residual=x)
         x = self.conv(width, 1, self.stride, name="conv_shortcut")(x)
-        return self.norm(name="norm_shortcut")(x)
+        return self.relu(y, self.norm(name="norm_shortcut")(x))
 
 
 class Bottleneck(Block):
@@ -69,10 +64,10 @@ class Bottleneck(Block):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = nn.relu(self.norm()(self.conv(self.width, 1)(x)))
-        y = nn.relu(self.norm()(self.conv(self.width, 3, self.stride)(y)))
+        y = self.relu(self.norm()(self.conv(self.width, 1)(x)))
+        y = self.relu(self.norm()(self.conv(self.width, 3, self.stride)(y)))
         y = self.norm()(self.conv(4 * self.width, 1)(y))
-        return nn.relu(y + self.shortcut(x, 4 * self.width))
+        return self.join(y, x, 4 * self.width)
 
 
 class ResNet1D(nn.Module):
@@ -85,6 +80,7 @@ class ResNet1D(nn.Module):
       momentum: of BatchNorm's running statistics (PyTorch's 0.1 is 0.9 here).
       form: of the convolutions, see `conv1d.Conv`.
       remat: keep only the blocks' inputs for the backward pass and compute the rest again.
+      platform: of the devices that it is compiled for: cpu, gpu or tpu.
     """
 
     depth: int = 18
@@ -93,17 +89,17 @@ class ResNet1D(nn.Module):
     momentum: float = 0.9
     form: str = "auto"
     remat: bool = False
+    platform: str = "cpu"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, pool: bool = True) -> jax.Array:
         """With `pool=False`, the feature map [B, ceil(T / 32), D] in `dtype`."""
-        conv = partial(Conv, dtype=self.dtype, form=self.form)
-        norm = partial(
-            nn.BatchNorm, use_running_average=not train, momentum=self.momentum, dtype=self.dtype
-        )
+        conv = partial(Conv, dtype=self.dtype, form=self.form, platform=self.platform)
+        passes = {"train": train, "platform": self.platform}
+        norm = partial(BatchNorm, momentum=self.momentum, **passes)
         x = x.astype(self.dtype)
         x = conv(self.width, 7, 2, name="conv_stem")(x)
-        x = max_pool(nn.relu(norm(name="norm_stem")(x)))
+        x = relu_pool(norm(name="norm_stem")(x), **passes)
         kind = Bottleneck if self.depth == 50 else Block
         if self.remat:
             kind = nn.remat(kind)
@@ -111,5 +107,5 @@ class ResNet1D(nn.Module):
             for i in range(blocks):
                 stride = 2 if stage > 0 and i == 0 else 1
                 name = f"stage{stage + 1}_block{i + 1}"
-                x = kind(self.width * 2**stage, stride, conv, norm, name=name)(x)
+                x = kind(self.width * 2**stage, stride, conv, norm, passes, name=name)(x)
         return x.mean(axis=1, dtype=jnp.float32) if pool else x

@@ -8,6 +8,7 @@ from flax import linen as nn
 from ecg_jax import Config
 from ecg_jax.models.heads import MLP
 from ecg_jax.models.resnet1d import ResNet1D, activations
+from ecg_jax.runtime import parallel
 
 
 class Outputs(NamedTuple):
@@ -35,5 +36,11 @@ class Siamese(nn.Module):
 
 def encoder(config: Config) -> ResNet1D:
     """The encoder of `config.model`: depth, width, dtype, convolution, remat."""
-    m = config.model
-    return ResNet1D(m.depth, m.width, activations(m.dtype), form=m.convolution, remat=m.remat)
+    m, platform = config.model, platform_of(config)
+    dtype = activations(m.dtype, platform)
+    return ResNet1D(m.depth, m.width, dtype, form=m.convolution, remat=m.remat, platform=platform)
+
+
+def platform_of(config: Config) -> str:
+    """That which `methods.build` was given; by default of the devices that are here."""
+    return config.get("platform") or parallel.platform()

@@ -128,7 +128,7 @@ def estimate(config: Config, target: Target, records: int) -> Estimate:
         step that does not fit.
     """
     config = program.resolved(with_shards(config, target.devices), target.chip.platform)
-    method = checked(config, target.devices)
+    method = checked(config, target.devices, target.chip.platform)
     width = tower.width(config.text.tower) if method.encode_text else 0
     mesh = target.mesh()
     resident.check_shards(mesh, config.shards)

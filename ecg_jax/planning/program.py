@@ -8,12 +8,10 @@ The program is the one that `train` runs: `make_dispatch`, with the arrays' shap
 on the mesh in place of the arrays. Nothing is read but the config, and nothing is allocated.
 """
 
-import contextlib
 import copy
 import dataclasses
 import functools
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -70,20 +68,15 @@ def trace(config: Config, mesh: Mesh, *, records: int, width: int, length: int =
     """
     resident.check_shards(mesh, config.shards)
     steps = resident.steps_per_epoch(records, config.batch_size, config.shards)
-    method, optimizer = build(config), optim.build(config, steps)
+    method = build(config, parallel.platform(mesh))
+    optimizer = optim.build(config, steps)
     state = abstract_state(config, method, optimizer, mesh, records, width)
     data = abstract_data(config, mesh, records, width)
     if not length:
         length = 1 if config.stream else min(int(config.steps_per_dispatch) or 32, steps)
     dispatch = make_dispatch(config, method, optimizer, steps)
-    with as_on(mesh.devices.flat[0].platform):
-        traced = dispatch.trace(state, data, length)  # type: ignore[attr-defined]
+    traced = dispatch.trace(state, data, length)  # type: ignore[attr-defined]
     return Step(config, mesh, traced, state, data, length, steps)
-
-
-def as_on(platform: str) -> contextlib.AbstractContextManager:
-    """What is traced inside takes the forms of this platform, and not of the one that traces."""
-    return mock.patch.object(jax, "default_backend", lambda: platform)
 
 
 def resolved(config: Config, platform: str) -> Config:

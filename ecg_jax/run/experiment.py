@@ -113,15 +113,15 @@ def open_experiment(config: Config) -> Experiment:
       UserError: see `checked`, `records.load` and `tower.load`.
     """
     mesh = parallel.make_mesh()
-    method = checked(config, mesh.devices.size)
+    method = checked(config, mesh.devices.size, parallel.platform(mesh))
     if config.build and config.dataset == "simulated":
         hosts.first_alone(lambda: _simulate(config))
     records.folder(config.data_dir, config.dataset, config.rate)
     return Experiment(config, mesh, method, _tower(config) if method.encode_text else None)
 
 
-def checked(config: Config, devices: int) -> Method:
-    """The method of a config that is sound on so many devices, whatever the data are.
+def checked(config: Config, devices: int, platform: str) -> Method:
+    """The method of a config that is sound on so many devices of a platform, whatever the data.
 
     Raises:
       UserError: a value that no run can have, or a batch that does not divide; see
@@ -129,7 +129,7 @@ def checked(config: Config, devices: int) -> Method:
     """
     config_lib.check(config)
     normalize.check(config.normalize)
-    method = build(config)
+    method = build(config, platform)
     steps = {
         step["name"]
         for of in (config, config.evaluate.finetune, config.evaluate.supervised)

@@ -23,7 +23,7 @@ def provenance(experiment: Experiment) -> dict[str, Any]:
     """What a figure needs to be traced: code, packages, devices, text tower."""
     return {
         **software(),
-        "numerics": numerics(experiment.config),
+        "numerics": numerics(experiment.config, experiment.method.platform),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "text_tower": experiment.described_tower(),
     }
@@ -39,12 +39,13 @@ def software() -> dict[str, Any]:
     }
 
 
-def numerics(config: Config) -> dict[str, Any]:
-    """What a run's figures depend on and a machine, or JAX's own options, may decide."""
+def numerics(config: Config, on: str) -> dict[str, Any]:
+    """What a run's figures depend on and a machine, or JAX's own options, may decide; `on` is the
+    platform of its devices."""
     options: Any = jax.config
     return {
-        "dtype": str(activations(config.model.dtype)),
-        "convolution": conv1d.resolved(config.model.convolution),
+        "dtype": str(activations(config.model.dtype, on)),
+        "convolution": conv1d.resolved(config.model.convolution, on),
         "random": options.jax_default_prng_impl,
         "random_partitionable": bool(options.jax_threefry_partitionable),
         "x64": bool(options.jax_enable_x64),

@@ -18,6 +18,13 @@ def make_mesh(devices: list | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
+def platform(mesh: Mesh | None = None) -> str:
+    """ "cpu", "gpu" or "tpu": what the mesh's devices are, which need not be here; by default those
+    that are."""
+    name = (jax.devices()[0] if mesh is None else mesh.devices.flat[0]).platform
+    return "gpu" if name in ("cuda", "rocm") else name
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 

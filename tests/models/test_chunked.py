@@ -41,7 +41,7 @@ def test_value_and_gradient_are_the_full_batch_s(chunks, devices):
     mesh = parallel.make_mesh(jax.devices()[:devices])
 
     def loss(w, x, chunks):
-        e, statistics = in_chunks(lambda part: network(w, part), x, chunks)
+        e, statistics = in_chunks(lambda part: network(w, part), x, chunks, "cpu")
         return symmetric_info_nce(e, t, 0.07), statistics
 
     step = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=2)
@@ -52,7 +52,7 @@ def test_value_and_gradient_are_the_full_batch_s(chunks, devices):
 def test_negatives_come_from_the_full_batch():
     """Averaging the losses of the chunks, as plain accumulation does, is another loss."""
     x, t, w = arrays()
-    e, _ = in_chunks(lambda part: network(w, part), x, 4)
+    e, _ = in_chunks(lambda part: network(w, part), x, 4, "cpu")
     whole = symmetric_info_nce(e, t, 0.07)
     parts = [symmetric_info_nce(e[i::4], t[i::4], 0.07) for i in range(4)]
     assert whole > np.mean(parts) + 0.5

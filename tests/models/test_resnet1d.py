@@ -2,18 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
 from ecg_jax.models import conv1d
 from ecg_jax.models.heads import MLP, normalize
-from ecg_jax.models.resnet1d import ResNet1D, max_pool
-
-
-@pytest.mark.parametrize("T", [7, 8, 31])
-def test_max_pool_is_flax_max_pool(T):
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, T, 3)))
-    expected = nn.max_pool(x, (3,), (2,), ((1, 1),))
-    np.testing.assert_array_equal(max_pool(x), expected)
+from ecg_jax.models.resnet1d import ResNet1D
 
 
 def parameters(depth):

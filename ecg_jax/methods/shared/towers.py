@@ -16,6 +16,7 @@ from ecg_jax.methods import Encoded, Method, View
 from ecg_jax.methods.shared import health
 from ecg_jax.models.chunked import check_chunks, in_chunks
 from ecg_jax.models.heads import normalize
+from ecg_jax.models.siamese import platform_of
 from ecg_jax.runtime import parallel
 
 Tree = Any
@@ -29,7 +30,7 @@ def training_pass(network: nn.Module, config: Config) -> Callable[..., tuple[Any
 
 
 def over_views(
-    run: Callable[[jax.Array], tuple[Any, Tree]], x: jax.Array, chunks: int
+    run: Callable[[jax.Array], tuple[Any, Tree]], x: jax.Array, chunks: int, platform: str
 ) -> tuple[Any, Tree]:
     """`run`, which takes [N, ...], on views x [B, V, ...], in chunks of records: -> (outputs of
     [B, V, ...], what `run` updated)."""
@@ -38,7 +39,7 @@ def over_views(
         outputs, updated = run(x.reshape(-1, *x.shape[2:]))
         return jax.tree.map(lambda y: y.reshape(*x.shape[:2], *y.shape[1:]), outputs), updated
 
-    return in_chunks(flat, x, chunks)
+    return in_chunks(flat, x, chunks, platform)
 
 
 def chains(config: Config) -> tuple[augment.Augmentation, augment.Augmentation]:
@@ -92,6 +93,7 @@ class Towers:
             is not made, a config of a method that reads reports, or see `chains`.
         """
         self.network, self.chunks, self.groups = network, config.accumulate, groups
+        self.platform = platform_of(config)
         check_chunks(config.batch_size, self.chunks)
         if config.parallel.loss != "plain":
             raise UserError(
@@ -125,7 +127,8 @@ class Towers:
         {"batch_stats"} after them). A record's views stay on its device, and BatchNorm takes all
         views of the batch together."""
         variables = {"params": params, "batch_stats": state["batch_stats"]}
-        return over_views(functools.partial(self._train, variables), x, self.chunks)
+        run = functools.partial(self._train, variables)
+        return over_views(run, x, self.chunks, self.platform)
 
     def health(self, out: Any) -> dict[str, jax.Array]:
         """`health.of_pairs` of both views' projections [B, 2, P]."""
@@ -138,7 +141,7 @@ class Towers:
         variables = {"params": params, "batch_stats": state["batch_stats"]}
         x = self._in_groups(ecg)
         out: Any
-        out, _ = over_views(lambda x: (self.network.apply(variables, x, train=False), {}), x, 1)
+        out, _ = over_views(lambda x: (self.network.apply(variables, x, train=False), {}), x, 1, self.platform)
         B, z = len(ecg), normalize(out.projection)
         return Encoded(out.features.reshape(B, -1), normalize(z.reshape(B, -1)))
 
@@ -146,7 +149,7 @@ class Towers:
         del lead_mask
         variables = {"params": params, "batch_stats": state["batch_stats"]}
         run = functools.partial(self._train, variables)
-        out, updated = over_views(run, self._in_groups(ecg), 1)
+        out, updated = over_views(run, self._in_groups(ecg), 1, self.platform)
         return out.features.reshape(len(ecg), -1), {**state, **updated}
 
     def _in_groups(self, ecg: jax.Array) -> jax.Array:
