@@ -60,7 +60,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c.model.depth = 18
     c.model.width = 64
     c.model.dtype = "float32"  # or bfloat16, or auto: bfloat16 where there is an accelerator
-    c.model.convolution = "auto"  # or plain, planar, shifted, folded, winograd: the same figures
+    c.model.convolution = "auto"  # or plain, winograd: the same figures
     c.model.remat = False  # compute activations again in the backward pass, to save memory
     c.model.dim = 512
     c.model.hidden = 0

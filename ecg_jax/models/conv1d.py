@@ -25,7 +25,7 @@ G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0
 A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 
 
-FORMS = ("auto", "plain", "planar", "shifted", "folded", "winograd")
+FORMS = ("auto", "plain", "winograd")
 
 
 def resolved(form: str, platform: str) -> str:
@@ -40,8 +40,8 @@ class Conv(nn.Module):
 
     Attributes:
       form: one of `FORMS`. "auto": a 3-wide convolution of stride 1 in float32 on a CPU is
-        Winograd's, half the arithmetic; others are plain. A form that a kernel does not have
-        (folded: stride 2; winograd: 3-wide, stride 1, float32) is plain there.
+        Winograd's, half the arithmetic; others are plain. Where Winograd's does not
+        go (another width or stride, bfloat16) it is plain.
     """
 
     width: int
@@ -64,10 +64,6 @@ class Conv(nn.Module):
         form = resolved(self.form, self.platform)
         if form == "winograd" and (self.kernel, self.stride, self.dtype) == (3, 1, jnp.float32):
             return winograd(x, w)
-        if form == "folded" and self.stride == 2:
-            return folded(x, w)
-        if form in ("planar", "shifted"):
-            return {"planar": planar, "shifted": shifted}[form](x, w, self.stride)
         return plain(x, w, self.stride)
 
 
@@ -77,41 +73,6 @@ def plain(x: jax.Array, w: jax.Array, stride: int = 1) -> jax.Array:
     return jax.lax.conv_general_dilated(
         x, w, (stride,), [(pad, pad)], dimension_numbers=("NWC", "WIO", "NWC")
     )
-
-
-def planar(x: jax.Array, w: jax.Array, stride: int = 1) -> jax.Array:
-    """`plain` as a 2-D convolution of images one row high, for which GPUs have more kernels."""
-    pad = w.shape[0] // 2
-    y = jax.lax.conv_general_dilated(
-        x[:, None],
-        w[None],
-        (1, stride),
-        [(0, 0), (pad, pad)],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    return y[:, 0]
-
-
-def shifted(x: jax.Array, w: jax.Array, stride: int = 1) -> jax.Array:
-    """`plain` as one matrix product over K shifted slices side by side."""
-    K, T = w.shape[0], -(-x.shape[1] // stride)
-    x = jnp.pad(x, ((0, 0), (K // 2, K), (0, 0)))
-    slices = [x[:, k : k + stride * T : stride] for k in range(K)]
-    return matmul(jnp.concatenate(slices, axis=-1), w.reshape(-1, w.shape[-1]))
-
-
-def folded(x: jax.Array, w: jax.Array) -> jax.Array:
-    """`plain(x, w, stride=2)` of a kernel of 3, 7, 11, ... taps, as one of stride 1 over pairs of
-    samples: twice the channels (24 and not 12 in the stem) and, with a zero tap, half the kernel.
-    """
-    K, C, D = w.shape
-    assert K % 4 == 3, K
-    w = jnp.pad(w, ((1, 0), (0, 0), (0, 0))).reshape((K + 1) // 2, 2 * C, D)
-    x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0)))
-    x = x.reshape(x.shape[0], -1, 2 * C)
-    before = (K + 1) // 4
-    pad = (before, len(w) - 1 - before)
-    return jax.lax.conv_general_dilated(x, w, (1,), [pad], dimension_numbers=("NWC", "WIO", "NWC"))
 
 
 def matmul(x: jax.Array, w: jax.Array) -> jax.Array:

@@ -272,6 +272,10 @@ ADDED_WITH_TEXT = {
 }
 
 
+# Forms of a convolution that earlier versions had, with the figures of the others.
+GONE = ("planar", "shifted", "folded")
+
+
 def from_json(tree: dict[str, Any]) -> Config:
     """The config that `to_json` wrote, of this version or, if its method reads reports, of an
     earlier one."""
@@ -281,4 +285,6 @@ def from_json(tree: dict[str, Any]) -> Config:
         *groups, field = name.split(".")
         place = functools.reduce(lambda tree, group: tree.setdefault(group, {}), groups, tree)
         place.setdefault(field, copy.deepcopy(value))
+    if tree["model"].get("convolution") in GONE:
+        tree["model"]["convolution"] = "auto"
     return ConfigDict(tree)

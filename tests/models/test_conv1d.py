@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from configs import etp
 from ecg_jax.models import conv1d
 from ecg_jax.models.conv1d import Conv
+from ecg_jax.run.config import from_json, to_json
 
 
 def oracle(x, w, dy, stride=1):
@@ -81,3 +83,21 @@ def test_bfloat16_keeps_the_plain_form():
     expected = conv1d.plain(x.astype(jnp.bfloat16), w.astype(jnp.bfloat16))
     assert y.dtype == jnp.bfloat16
     np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("form", ["planar", "shifted", "folded"])
+def test_a_saved_run_with_a_form_that_is_gone_is_read(form):
+    saved = to_json(etp.get_config())
+    saved["model"]["convolution"] = form
+    assert from_json(saved).model.convolution == "auto"
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_a_strided_shortcut_is_a_convolution_on_accelerators(platform):
+    """As a product of a slice XLA's GPU compiler ends the process (jax 0.10.2 and 0.11.2)."""
+    x, w, dy = arrays(8, 6, 10, 1, 2)
+    conv = Conv(10, 1, 2, platform=platform)
+    run = jax.make_jaxpr(lambda x, w: conv.apply({"params": {"kernel": w}}, x))
+    assert "conv_general_dilated" in str(run(x, w)) and "dot_general" not in str(run(x, w))
+    y, vjp = jax.vjp(lambda x, w: conv.apply({"params": {"kernel": w}}, x), x, w)
+    close((y, *vjp(dy)), oracle(x, w, dy, 2), 3e-6)

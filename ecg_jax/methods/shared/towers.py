@@ -141,7 +141,9 @@ class Towers:
         variables = {"params": params, "batch_stats": state["batch_stats"]}
         x = self._in_groups(ecg)
         out: Any
-        out, _ = over_views(lambda x: (self.network.apply(variables, x, train=False), {}), x, 1, self.platform)
+        out, _ = over_views(
+            lambda x: (self.network.apply(variables, x, train=False), {}), x, 1, self.platform
+        )
         B, z = len(ecg), normalize(out.projection)
         return Encoded(out.features.reshape(B, -1), normalize(z.reshape(B, -1)))
 
