@@ -46,7 +46,7 @@ def main() -> None:
         "pairs": sum(map(int, data.split.count)),
         "reports": len(data.tables.texts),
         "device": jax.devices()[0].device_kind,
-        "dtype": activations(config.model.dtype).name,
+        "dtype": activations(config.model.dtype, platform()).name,
     }
     print(json.dumps(figures), flush=True)
     for line in sys.stdin:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.nn import log_sigmoid, logsumexp
 
 from ecg_jax.losses import sharded
+from ecg_jax.runtime import parallel
 
 FORMS = ("plain", *sharded.FORMS)
 
@@ -48,12 +49,12 @@ def symmetric_info_nce(
         raise ValueError(f"soft targets need a softness above zero, not {softness}")
     if form != "plain":
         return sharded.symmetric_info_nce(e, t, temperature, group, form, softness)
-    logits = (e @ t.T) / temperature
-    weight = sharded.kinship(group, group, softness)
-    target = weight / weight.sum(axis=1, keepdims=True)
-    to_text = logsumexp(logits, axis=1) - jnp.sum(target * logits, axis=1)
-    to_ecg = logsumexp(logits, axis=0) - jnp.sum(target.T * logits, axis=0)
-    return 0.5 * jnp.mean(to_text + to_ecg)
+    logits = (e @ parallel.whole(t).T) / temperature
+    weight = sharded.kinship(group, parallel.whole(group), softness)
+    # Kinship is mutual: a column's members, summed over the devices, are those of its row.
+    target = weight / weight.sum(axis=1, keepdims=True) + weight / weight.sum(axis=0)
+    negative = logsumexp(logits, axis=1).mean() + logsumexp(logits, axis=0).mean()
+    return 0.5 * (negative - jnp.sum(target * logits, axis=1).mean())
 
 
 def info_nce(a: jax.Array, b: jax.Array, temperature: jax.Array | float) -> jax.Array:
@@ -111,8 +112,8 @@ def sigmoid(
     group = _groups(e, group)
     if form != "plain":
         return sharded.sigmoid(e, t, temperature, bias, group, form)
-    sign = jnp.where(group[:, None] == group[None, :], 1.0, -1.0)
-    return -log_sigmoid(sign * ((e @ t.T) / temperature + bias)).sum() / len(e)
+    sign = jnp.where(sharded.same(group, parallel.whole(group)), 1.0, -1.0)
+    return -log_sigmoid(sign * ((e @ parallel.whole(t).T) / temperature + bias)).sum() / len(e)
 
 
 def _groups(e: jax.Array, group: jax.Array | None) -> jax.Array:

@@ -64,6 +64,14 @@ def mesh_of(x: jax.Array) -> contextlib.AbstractContextManager:
     return jax.sharding.use_abstract_mesh(jax.typeof(x).sharding.mesh)
 
 
+def whole(x: jax.Array) -> jax.Array:
+    """x, spread over the mesh, on every device: gathered here, once, and not at each of the places
+    that read it. Without a mesh, x."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
 def by_rows(apply: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
     """`apply(*arrays)`, all [B, ...], on every device's own rows: for what XLA does not divide by
     itself, such as FFTs, before which it gathers the whole batch."""

@@ -119,7 +119,7 @@ def test_it_adds_to_the_loss_what_the_encoder_makes_of_two_views(config, view):
 def test_the_second_view_is_drawn_anew_and_the_first_as_without(config, view, monkeypatch):
     seen = []
 
-    def over_views(encode, x, chunks):
+    def over_views(encode, x, chunks, platform):
         seen.append(x)
         raise InterruptedError
 
