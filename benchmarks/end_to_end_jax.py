@@ -13,7 +13,7 @@ import jax
 from configs import etp
 from ecg_jax.models.resnet1d import activations
 from ecg_jax.run.experiment import open_experiment
-from ecg_jax.runtime import process
+from ecg_jax.runtime import parallel, process
 from ecg_jax.training import feed, optim
 from ecg_jax.training.state import init
 from ecg_jax.training.step import make_dispatch
@@ -46,7 +46,7 @@ def main() -> None:
         "pairs": sum(map(int, data.split.count)),
         "reports": len(data.tables.texts),
         "device": jax.devices()[0].device_kind,
-        "dtype": activations(config.model.dtype, platform()).name,
+        "dtype": activations(config.model.dtype, parallel.platform()).name,
     }
     print(json.dumps(figures), flush=True)
     for line in sys.stdin:

@@ -55,7 +55,7 @@ def main() -> None:
         loaded, load_row = load(args)
         rows.append(load_row)
         rows += steps(args, loaded)
-    dtype = activations(args.dtype, platform()).name
+    dtype = activations(args.dtype, parallel.platform()).name
     device = jax.devices()[0].device_kind
     size = {name: getattr(args, name) for name in ("dataset", "rate", "batch")}
     report.show(rows, device=device, dtype=dtype, **size)

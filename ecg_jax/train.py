@@ -203,7 +203,7 @@ def check_split(experiment: Experiment) -> None:
 def peak_seconds(experiment: Experiment) -> float:
     """The time of a record on one of the devices at its peak, as `plan` has it; 0 on a CPU."""
     width, device = experiment.described_tower()["width"], experiment.mesh.devices.flat[0]
-    dtype = numerics(experiment.config)["dtype"]
+    dtype = numerics(experiment.config, experiment.method.platform)["dtype"]
     return utilisation.seconds_per_record(experiment.config, width, device, dtype)
 
 

@@ -10,7 +10,7 @@ from ecg_jax.errors import UserError
 from ecg_jax.run import config as config_lib
 from ecg_jax.run.experiment import Experiment, report_texts
 from ecg_jax.run.provenance import numerics, provenance, software
-from ecg_jax.runtime import hosts, storage
+from ecg_jax.runtime import hosts, parallel, storage
 from ecg_jax.runtime.files import write_whole
 
 # what may differ when a run goes on: where things lie and how often they are reported
@@ -42,7 +42,9 @@ def check_hosts(config: Config) -> None:
     advice = "start all of them with one command"
     hosts.check_same("configurations", fields, advice)
     hosts.check_same("software", config_lib.flatten(software()), advice + " and one installation")
-    hosts.check_same("numerics", numerics(config), advice + " and one environment")
+    hosts.check_same(
+        "numerics", numerics(config, parallel.platform()), advice + " and one environment"
+    )
 
 
 def claim(folder: Path, experiment: Experiment) -> None:
@@ -66,7 +68,7 @@ def _claim(folder: Path, experiment: Experiment, splits: dict[str, str]) -> None
         _, saved = read(folder)
         differ = differences(experiment, saved, evaluating=False)
         differ += changes(experiment, saved, splits) + _devices(experiment, saved)
-        differ += _numerics(experiment.config, saved)
+        differ += _numerics(experiment, saved)
         if differ:
             raise UserError(
                 f"{folder} holds another run: {'; '.join(differ[:4])}"
@@ -103,11 +105,13 @@ OPTIONS = {
 }
 
 
-def _numerics(config: Config, saved: dict[str, Any]) -> list[str]:
+def _numerics(experiment: Experiment, saved: dict[str, Any]) -> list[str]:
     """What the machine or its environment would decide otherwise than when the run began. A form of
     the convolution that the config names is free: it gives the same figures to rounding."""
-    before, now = saved.get("numerics") or _earlier_numerics(saved), numerics(config)
-    if config.model.convolution != "auto":
+    config = experiment.config
+    before = saved.get("numerics") or _earlier_numerics(saved)
+    now = numerics(config, experiment.method.platform)
+    if config.model.convolution != "auto" or before.get("convolution") in config_lib.GONE:
         before = before | {"convolution": now["convolution"]}
     return [
         f"{name} was {before[name]} there and is {now[name]} here (go on as before with "
