@@ -84,7 +84,11 @@ def _config(name: str) -> Any:
     c = importlib.import_module(f"configs.{name}").get_config("rate=100")
     c.batch_size, c.shards, c.seconds = RECORDS, 8, SAMPLES / 100
     c.model.width, c.model.dtype, c.model.convolution = WIDTH, "float32", "plain"
-    for field, value in (("queue", 4 * RECORDS), ("negatives", RECORDS - 1)):
+    for field, value in (
+        ("queue", 4 * RECORDS),
+        ("negatives", RECORDS - 1),
+        ("prototypes", RECORDS),
+    ):
         if field in c.model:
             c.model[field] = min(c.model[field], value)
     return c

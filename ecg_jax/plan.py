@@ -31,6 +31,7 @@ def main() -> None:
     # Compiling for a device needs no device, and takes none where there is one.
     os.environ["JAX_PLATFORMS"] = "cpu"
     from ecg_jax.planning import show, targets
+    from ecg_jax.planning.bounds import DoesNotFitError
     from ecg_jax.planning.estimate import estimate
     from ecg_jax.runtime import process
 
@@ -39,10 +40,33 @@ def main() -> None:
     target = targets.parse(name)
     if config.batch_size < target.devices and not any("config.batch_size" in a for a in sys.argv):
         config.batch_size = whole_batch(config.batch_size, target.devices, records)
-    found = estimate(config, target, records)
+    try:
+        found = estimate(config, target, records)
+    except DoesNotFitError as error:
+        if file:
+            write(file, unfit(target, error))
+        raise
     print(show.text(found))
     if file:
-        write_whole(Path(file), (json.dumps(found.facts(), indent=2) + "\n").encode())
+        write(file, found.facts())
+
+
+def unfit(target: Any, error: Any) -> dict[str, Any]:
+    """What the file says of a step that does not fit: what was not compiled is null."""
+    unknown = ("flops_per_record", "bytes_per_record", "kernels", "collectives")
+    return {
+        "target": target.name,
+        "devices": target.devices,
+        "fits": False,
+        "memory_bytes": error.bytes,
+        "capacity_bytes": error.capacity,
+        **dict.fromkeys((*unknown, "records_per_second_bound", "limited_by")),
+        "note": str(error),
+    }
+
+
+def write(file: str, facts: dict[str, Any]) -> None:
+    write_whole(Path(file), (json.dumps(facts, indent=2) + "\n").encode())
 
 
 def whole_batch(batch: int, devices: int, records: int) -> int:

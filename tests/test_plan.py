@@ -68,8 +68,12 @@ def test_a_gpus_memory_is_what_jax_takes_of_it(monkeypatch):
 
 
 def test_a_split_that_does_not_fit_is_refused_before_compiling(small, here):
-    with pytest.raises(UserError, match=r"does not fit: 25 GB of records .*--config.stream=True"):
+    says = r"does not fit: 25 GB of records .*--config.stream=True"
+    with pytest.raises(bounds.DoesNotFitError, match=says) as error:
         estimate(small, targets.parse("v5e:2x4"), 8_340_000)
+    facts = plan.unfit(targets.parse("v5e:2x4"), error.value)
+    assert set(KEYS.split()) <= set(facts)
+    assert not facts["fits"] and facts["memory_bytes"] > facts["capacity_bytes"] == 16e9
 
 
 def test_a_batch_that_does_not_divide(small, here):

@@ -18,6 +18,15 @@ GPU_SHARE_VARIABLE = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 LIMITS = ("arithmetic", "memory", "interconnect")
 
 
+class DoesNotFitError(UserError):
+    """A step or its records take more `bytes` of each device than its `capacity`; 0 where the
+    compiler did not say how many."""
+
+    def __init__(self, message: str, size: float, room: float):
+        super().__init__(message)
+        self.bytes, self.capacity = round(size), round(room)
+
+
 @dataclasses.dataclass(frozen=True)
 class Memory:
     """Bytes on each device while a step runs.
@@ -116,24 +125,28 @@ def seconds_of(collective: hlo.Collective, chip: Chip, devices: int) -> float:
 
 
 def check_split(config: Config, target: Target, data: feed.Data) -> None:
-    """Raises a UserError if the split would be refused before training begins."""
+    """Raises a DoesNotFitError if the split would be refused before training begins."""
     part, room = program.device_bytes(data.split), resident.SHARE * capacity(target.chip)
     if not config.stream and part > room:
-        raise UserError(
+        raise DoesNotFitError(
             f"{target.name}: does not fit: {_gb(part)} of records for each of {target.devices} "
             f"devices, and a resident split may take {_gb(room)} ({resident.SHARE:.0%} of "
             f"{_gb(capacity(target.chip))}): read them from disk in every step, "
-            "--config.stream=True, or take more devices"
+            "--config.stream=True, or take more devices",
+            part,
+            capacity(target.chip),
         )
 
 
 def check_fits(config: Config, target: Target, found: Memory) -> None:
-    """Raises a UserError that names the option which would help, if a step does not fit."""
+    """Raises a DoesNotFitError that names the option which would help, if a step does not fit."""
     if found.total > found.capacity:
-        raise UserError(
+        raise DoesNotFitError(
             f"{target.name}: does not fit: a step takes {_gb(found.total)} of each device, and "
             f"there are {_gb(found.capacity)} ({_gb(found.temporaries)} are temporaries, "
-            f"{_gb(found.split)} the records): {advice(config, target.devices, found)}"
+            f"{_gb(found.split)} the records): {advice(config, target.devices, found)}",
+            found.total,
+            found.capacity,
         )
 
 

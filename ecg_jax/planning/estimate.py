@@ -6,7 +6,6 @@ from typing import Any
 
 from ecg_jax import Config
 from ecg_jax.data import resident
-from ecg_jax.errors import UserError
 from ecg_jax.planning import bounds, flops, hlo, program
 from ecg_jax.planning.targets import Target
 from ecg_jax.run.experiment import checked, with_shards
@@ -166,7 +165,7 @@ def estimate(config: Config, target: Target, records: int) -> Estimate:
 
 
 def compile_step(step: program.Step, target: Target) -> Any:
-    """Raises a UserError if the compiler finds that the program does not fit."""
+    """Raises a DoesNotFitError if the compiler finds that the program does not fit."""
     try:
         return step.compile()
     except RuntimeError as error:  # jax.errors.JaxRuntimeError
@@ -174,9 +173,11 @@ def compile_step(step: program.Step, target: Target) -> Any:
             raise
         reason = " ".join(str(error).split())[:160]
         wanted = bounds.Memory(0, 0, 0, 0, 0, 0, bounds.capacity(target.chip))
-        raise UserError(
+        raise bounds.DoesNotFitError(
             f"{target.name}: does not fit ({reason}): "
-            f"{bounds.advice(step.config, target.devices, wanted)}"
+            f"{bounds.advice(step.config, target.devices, wanted)}",
+            0,
+            wanted.capacity,
         ) from None
 
 
