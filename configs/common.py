@@ -88,17 +88,23 @@ def base(given: ConfigDict) -> ConfigDict:
     # Whose validation zero-shot macro AUROC names the checkpoint that is evaluated: a task, `mean`
     # over the tasks, or `last`, which takes the last one.
     c.evaluate.select = "super"
-    # and own_report, knn, finetune, supervised
+    # and own_report, attention_probe, knn, finetune, supervised
     c.evaluate.protocols = ("zero_shot", "zero_shot_reports", "linear_probe")
     c.evaluate.bank = ""  # whose training reports zero_shot_reports goes through, if not its own
     c.evaluate.null_draws = 50  # random heads that zero-shot's null is drawn by
     c.evaluate.rules = ("corrected", "paper")
     c.evaluate.paper = "etp"  # whose rule "paper" is: etp's or mets's
     c.evaluate.finetune_rules = ("corrected", "paper")  # of those, for networks trained on labels
-    c.evaluate.l2_normalize = True  # the linear probe's features, under the corrected rule
+    c.evaluate.pooling = (
+        "all"  # mean, deviation and maximum over time for the linear probe; or mean
+    )
+    c.evaluate.l2_normalize = (
+        True  # the linear probe's features of "mean", but for the paper's rule
+    )
     c.evaluate.fractions = (1.0,)  # of the training labels that the linear probe learns from
     c.evaluate.finetune_fractions = (0.05,)  # of those that fine-tuning learns from
     c.evaluate.conditions = ()  # harder test records, such as "6 leads"; "all" of them
+    c.evaluate.controls = ("random",)  # and others: see ecg_jax/evaluation/controls.py
     c.evaluate.retrieval = True
     c.evaluate.prompts = ""  # a prompt file of one's own
     c.evaluate.knn_every = 5  # epochs: nearest neighbours on validation, with a text side; 0: never

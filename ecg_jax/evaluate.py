@@ -6,6 +6,7 @@ with a random encoder beside the trained one, under the corrected rule and under
 
 import argparse
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,8 @@ from ecg_jax import report
 from ecg_jax.data import records
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation import examine, robustness
-from ecg_jax.evaluation.controls import calibrated
-from ecg_jax.evaluation.figures import predictions, results, tables
+from ecg_jax.evaluation import controls, examine, robustness
+from ecg_jax.evaluation.figures import across, predictions, results, tables
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.guards import label_check
 from ecg_jax.evaluation.guards.leaks import check_leaks
@@ -32,7 +32,7 @@ from ecg_jax.runtime import hosts, lock, process, storage
 from ecg_jax.runtime.checkpoint import Checkpoints
 
 BANK = "bank.npz"  # the training reports in the checkpoint's joint space
-LISTS = ("tasks", "protocols", "rules", "fractions", "finetune_fractions", "conditions")
+LISTS = ("tasks", "protocols", "rules", "fractions", "finetune_fractions", "conditions", "controls")
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
     writes `pictures.npz` and `report.html`.
 
     What the folder holds of other tasks, protocols and datasets stays. `controlled` is whether the
-    random encoder is evaluated, too, and from it the supervised network trained.
+    config's controls are evaluated, too; from the random encoder the supervised network is trained.
 
     Raises:
       UserError: no checkpoint that is whole, records that are not those of the training, or no
@@ -110,17 +110,19 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
     start = experiment.init(jax.random.key(config.seed))
     step, *best = restore(folder, *start)
     material = Material(experiment)
-    subjects = [Subject(trained_name(experiment), material, *best)]
-    if controlled:
-        subjects.append(Subject("random", material, *calibrated(experiment, *start)))
+    trained = Subject(trained_name(experiment), material, *best)
     found, rows = [], []
     tower = experiment.described_tower()["note"]
-    for subject in subjects:
+    others = config.evaluate.controls if controlled else ()
+    # One after the other: of each but the trained one, nothing is kept but its figures.
+    for subject in itertools.chain([trained], (controls.subject(material, n) for n in others)):
+        if subject is None:
+            continue
         for part in examine.examine(subject):
             found.append(part)
             if part.split == "test":
                 rows += examine.rows(part, paper=config.evaluate.paper, draws=config.evaluate.draws)
-        if config.evaluate.retrieval:
+        if config.evaluate.retrieval and isinstance(subject, Subject):
             rows += examine.retrieval_rows(subject)
         if subject.name == "random":
             rows += examine.null_rows(subject)
@@ -129,17 +131,18 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
             f"no figures came of {', '.join(config.evaluate.protocols)}: ask for other protocols, "
             "tasks or rules"
         )
-    rows = [{**row, "seed": config.seed, "step": step, "text_tower": tower} for row in rows]
     found = [part._replace(step=step) for part in found]
-    rows.sort(key=lambda row: (row["task"], row["protocol"], row["encoder"] == "random"))
+    rows += across.calibrated(found) + _compared(folder, found, trained.name)
+    rows = [{**row, "seed": config.seed, "step": step, "text_tower": tower} for row in rows]
+    rows.sort(key=lambda row: (row["task"], row["protocol"], row["encoder"] != trained.name))
     hosts.first_alone(lambda: _write(folder, rows, found))
-    bank = subjects[0].bank if "zero_shot_reports" in config.evaluate.protocols else None
+    bank = trained.bank if "zero_shot_reports" in config.evaluate.protocols else None
     if bank is not None:
         hosts.first_alone(lambda: report_bank.write(bank, step, folder / BANK))
     print(f"\n{config.method}, best checkpoint (step {step:,}); text tower: {tower}")
     print(tables.table(rows))
     print(f"written: {folder / 'results.json'}", flush=True)
-    drawn = pictures.pictures(subjects[0], predictions.read(folder / "predictions.npz"))
+    drawn = pictures.pictures(trained, predictions.read(folder / "predictions.npz"))
     hosts.first_alone(lambda: _report(folder, step, drawn))
     print(f"written: {folder / 'report.html'}")
     return rows
@@ -164,12 +167,23 @@ def trained_name(experiment: Experiment) -> str:
     return "shuffled" if "text" in config and config.text.shuffle else "trained"
 
 
+def _compared(folder: Path, found: list[Predictions], first: str) -> list[results.Row]:
+    """`across.compared` of what is new, beside what the folder holds of the same checkpoint."""
+    new, groups = {p.key for p in found}, {across.group(p) for p in found}
+    kept = predictions.read(folder / "predictions.npz")
+    kept = [p for p in kept if p.key not in new and p.step == found[0].step] if found else []
+    together = [p for p in kept + found if across.group(p) in groups]
+    return across.compared(together, first)
+
+
 def _write(folder: Path, rows: list[results.Row], found: list[Predictions]) -> None:
     """Beside what there is of the same checkpoint."""
     step = rows[0]["step"]
     new = {predictions.key(row) for row in rows} | {p.key for p in found}
+    groups = {across.group(p) for p in found}
     path = folder / "results.json"
     old = [r for r in results.read(path) if predictions.key(r) not in new]
+    old = [r for r in old if r["metric"] != across.GAIN or across.group_of(r) not in groups]
     if others := sum(r.get("step") != step for r in old):
         print(f"{path}: {others} rows of another checkpoint or version are left out")
     results.write([r for r in old if r.get("step") == step] + rows, path)

@@ -164,7 +164,7 @@ in the mask. `encode` normalises ({given["normalize"]}).
 
     from ecg_jax.export import load_exported
     model = load_exported("FOLDER")
-    features, embedding = model.encode(ecg, lead_mask)
+    features, embedding, feature_map = model.encode(ecg, lead_mask)
 
 {_text(tower)}
 

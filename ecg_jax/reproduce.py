@@ -2,10 +2,10 @@
 
     python -m ecg_jax.reproduce TABLE [--out runs/TABLE] [--data_dir data] [--rate 500]
         [--text clinicalbert] [--recipe modern|paper] [--seeds 0,1,2] [--source FOLDER]
-        [--datasets ptb_xl] [--methods simclr,byol]
+        [--datasets ptb_xl] [--methods simclr,byol] [--tasks super,sub] [--protocols linear_probe]
 
-Finished parts are not done again: the same command goes on where it stopped. docs/reproducing.md
-says what each table needs.
+Finished parts are not done again: the same command goes on where it stopped. figures.csv has each
+seed's figures. docs/reproducing.md says what each table needs.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import itertools
 import json
 import statistics
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ from typing import Any, NamedTuple
 from ecg_jax import Config, evaluate, report, train
 from ecg_jax.data import records
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation.figures import results
+from ecg_jax.evaluation import controls
+from ecg_jax.evaluation.figures import across, predictions, results
+from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.papers.beside import beside
 from ecg_jax.methods.shared import health
 from ecg_jax.report import fill
@@ -42,8 +45,10 @@ class Table:
       targets: dataset -> its tasks that are evaluated.
       protocols, fractions, conditions: as in `config.evaluate`.
       shuffled: whether the control with permuted reports is trained, too.
-      finetune_rules: as in `config.evaluate`.
+      rules, finetune_rules, finetune_fractions, controls: as in `config.evaluate`.
       baselines: other methods of `configs/`, pre-trained and evaluated alike.
+      once: whether baselines and the control with permuted reports have the first seed alone.
+      rate: in Hz, if the command names none.
     """
 
     method: str
@@ -52,11 +57,18 @@ class Table:
     fractions: tuple[float, ...] = (1.0,)
     conditions: tuple[str, ...] = ()
     shuffled: bool = False
+    rules: tuple[str, ...] = ("corrected", "paper")
     finetune_rules: tuple[str, ...] = ("corrected", "paper")
+    finetune_fractions: tuple[float, ...] = (0.05,)
+    controls: tuple[str, ...] = ("random",)
     baselines: tuple[str, ...] = ()
+    once: bool = False
+    rate: int = 500
 
 
 RANK = "validation/effective_rank"  # in metrics.jsonl
+READING = ("zero_shot", "zero_shot_reports", "own_report")
+FROZEN = (*READING, "linear_probe", "attention_probe", "knn")
 
 
 class Run(NamedTuple):
@@ -95,6 +107,21 @@ METS = functools.partial(
     baselines=("simclr",),
 )
 TABLES = {
+    "ptb-xl": Table(
+        "etp",
+        {"ptb_xl": ("super", "sub", "form", "rhythm", "diagnostic", "all")},
+        (*READING, "linear_probe", "attention_probe", "knn", "finetune", "supervised"),
+        (0.01, 0.1, 1.0),
+        ("all",),
+        shuffled=True,
+        rules=("corrected", "ecg_fix"),
+        finetune_rules=("corrected",),
+        finetune_fractions=(0.05, 1.0),
+        controls=controls.NAMES,
+        baselines=("mets", "simclr", "moco", "tstcc"),
+        once=True,
+        rate=100,
+    ),
     "etp-table1": Table(
         "etp",
         SUPER | CPSC,
@@ -127,12 +154,16 @@ def main() -> None:
     parser.add_argument("--out", help="folder of the runs; default runs/TABLE")
     parser.add_argument("--data_dir", default="data", help="folder of the prepared records")
     parser.add_argument("--source", help="folder of PTB-XL as published, if it is to be prepared")
-    parser.add_argument("--rate", type=int, default=500, choices=(100, 500))
+    parser.add_argument(
+        "--rate", type=int, choices=(100, 500), help="default: 100 of ptb-xl, or 500"
+    )
     parser.add_argument("--text", default="clinicalbert", help="text tower")
     parser.add_argument("--recipe", default="modern", choices=("modern", "paper"))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--datasets", help="comma-separated, if not all that the table evaluates")
     parser.add_argument("--methods", help="comma-separated baselines, if not the table's own")
+    parser.add_argument("--tasks", help="comma-separated label sets, if not all of the table")
+    parser.add_argument("--protocols", help="comma-separated, if not all of the table")
     for field in hosts.FLAGS:
         parser.add_argument(
             f"--{field.name}",
@@ -141,6 +172,7 @@ def main() -> None:
             help=field.metadata["help"],
         )
     args = parser.parse_args()
+    args.rate = args.rate or TABLES[args.table].rate
     process.configure()
     hosts.start(hosts.Address(**{field.name: getattr(args, field.name) for field in hosts.FLAGS}))
     options = {name: str(value) for name, value in vars(args).items() if name != "process"}
@@ -152,7 +184,9 @@ def main() -> None:
     rows = []
     for run in runs(table, seeds):
         rows += carry_out(table, run, recipe(args, table, run), out / run.folder)
+    rows += compared(table, runs(table, seeds), out)
     hosts.first_alone(lambda: results.write(rows, out / "results.json"))
+    hosts.first_alone(lambda: results.write_csv(rows, out / "figures.csv"))
     folders = [out / run.folder for run in runs(table, seeds) if run.encoder == "trained"]
     trained = {folder: workdir.read(folder)[1] for folder in folders}
     print(f"\n{args.table}, seeds {args.seeds}: mean ± standard deviation over them")
@@ -161,7 +195,8 @@ def main() -> None:
     title = f"{args.table}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     page = fill.several(title, trained, rows)
     hosts.first_alone(lambda: report.write(page, out / "report.html"))
-    print(f"written: {out / 'results.json'}, {out / 'report.html'}")
+    written = (out / name for name in ("results.json", "figures.csv", "report.html"))
+    print(f"written: {', '.join(map(str, written))}")
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -190,8 +225,18 @@ def prepare(args: argparse.Namespace, dataset: str) -> None:
 
 
 def narrowed(args: argparse.Namespace) -> Table:
-    """The table, of the datasets and baselines that the command names."""
+    """The table, of the datasets, tasks, protocols and baselines that the command names."""
     table = TABLES[args.table]
+    if args.protocols:
+        names = _some("--protocols", args.protocols, table.protocols)
+        table = dataclasses.replace(table, protocols=names)
+    if args.tasks:
+        every = dict.fromkeys(task for tasks in table.targets.values() for task in tasks)
+        names = _some("--tasks", args.tasks, tuple(every))
+        targets = {d: tuple(t for t in tasks if t in names) for d, tasks in table.targets.items()}
+        table = dataclasses.replace(
+            table, targets={d: tasks for d, tasks in targets.items() if tasks}
+        )
     if args.datasets:
         names = args.datasets.split(",")
         if unknown := [name for name in names if name not in table.targets]:
@@ -217,6 +262,14 @@ def narrowed(args: argparse.Namespace) -> Table:
     return table
 
 
+def _some(flag: str, given: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of a table's names that a flag asks for, in the table's order."""
+    names = given.split(",")
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"{flag} {','.join(unknown)}: the table has {', '.join(known)}")
+    return tuple(name for name in known if name in names)
+
+
 def _config(name: str) -> bool:
     return importlib.util.find_spec(f"configs.{name}") is not None
 
@@ -230,7 +283,11 @@ def runs(table: Table, seeds: Sequence[int]) -> list[Run]:
     """Every pre-training of a table."""
     kinds = [(table.method, "trained")] + [(table.method, "shuffled")] * table.shuffled
     kinds += [(name, NAMES.get(name, name)) for name in table.baselines]
-    return [Run(method, seed, encoder) for method, encoder in kinds for seed in seeds]
+    return [
+        Run(method, seed, encoder)
+        for method, encoder in kinds
+        for seed in (seeds[:1] if table.once and encoder != "trained" else seeds)
+    ]
 
 
 def recipe(args: argparse.Namespace, table: Table, run: Run) -> Config:
@@ -256,7 +313,8 @@ def carry_out(table: Table, run: Run, config: Config, folder: Path) -> list[resu
     if not train.train(config, folder, evaluated=False):
         raise SystemExit(UNFINISHED)  # stopped by SIGTERM, and has said so
     rows, path, done = [], folder / "evaluated.json", hosts.from_first(evaluated(folder))
-    for target in (wanted(table, run, config, dataset) for dataset in table.targets):
+    targets = (wanted(table, run, config, dataset) for dataset in table.targets)
+    for target in itertools.chain.from_iterable(map(parts, targets)):
         asked = config_lib.to_json(target.evaluate) | {"dataset": target.dataset}
         found = next((part["rows"] for part in done if part["asked"] == asked), None)
         if found is None:
@@ -268,8 +326,41 @@ def carry_out(table: Table, run: Run, config: Config, folder: Path) -> list[resu
             found = [results.plain(row) for row in found]
             done.append({"asked": asked, "rows": found})
             hosts.first_alone(functools.partial(workdir.write_json, path, list(done)))
-        rows += found
+        rows += [row for row in found if row["metric"] != across.GAIN]
     return [row | {"encoder": run.encoder} if row["encoder"] == "trained" else row for row in rows]
+
+
+def parts(target: Config) -> list[Config]:
+    """What is evaluated and kept at once: the frozen protocols together, and each task of one that
+    trains, which may take hours, by itself."""
+    asked, split = target.evaluate, []
+    if frozen := tuple(name for name in asked.protocols if name in FROZEN):
+        split.append(target.copy_and_resolve_references())
+        split[0].evaluate.protocols = frozen
+    for name, task in itertools.product(asked.protocols, asked.tasks):
+        if name not in FROZEN:
+            config = target.copy_and_resolve_references()
+            config.evaluate.update(protocols=(name,), tasks=(task,), conditions=())
+            config.evaluate.update(retrieval=False, controls=("random",))
+            split.append(config)
+    return split
+
+
+def compared(table: Table, runs: Sequence[Run], out: Path) -> list[results.Row]:
+    """Each seed's comparisons of the table's method with all other encoders, see
+    `across.compared`."""
+    by_seed: dict[int, list[Predictions]] = {}
+    for run in runs:
+        for p in predictions.read(out / run.folder / "predictions.npz"):
+            wanted = p.protocol in table.protocols and p.task in table.targets.get(p.dataset, ())
+            if wanted and not p.condition:
+                encoder = run.encoder if p.encoder == "trained" else p.encoder
+                by_seed.setdefault(run.seed, []).append(p._replace(encoder=encoder))
+    return [
+        results.plain(row | {"seed": seed})
+        for seed, found in by_seed.items()
+        for row in across.compared(found, "trained")
+    ]
 
 
 def evaluated(folder: Path) -> list[dict[str, Any]]:
@@ -291,16 +382,25 @@ def evaluated(folder: Path) -> list[dict[str, Any]]:
 
 def wanted(table: Table, run: Run, config: Config, dataset: str) -> Config:
     """The run's config with what a table asks of one dataset. The control with permuted reports is
-    examined frozen; baselines, on the test records as they are."""
+    examined frozen; baselines, on the test records as they are, and fine-tuned on few labels."""
     config = config.copy_and_resolve_references()
     config.dataset = dataset
-    control, frozen = run.encoder == "shuffled", ("zero_shot", "linear_probe", "knn")
-    protocols = [name for name in table.protocols if name in frozen or not control]
+    control = run.encoder == "shuffled"
+    protocols = [name for name in table.protocols if name in FROZEN or not control]
+    if run.encoder != "trained":  # from the random encoder, which is evaluated once
+        protocols = [name for name in protocols if name != "supervised"]
+    if not reads_text(run.method):
+        protocols = [name for name in protocols if name not in READING]
     config.evaluate.update(
         tasks=table.targets[dataset],
         protocols=tuple(protocols),
         fractions=table.fractions,
+        rules=table.rules,
         finetune_rules=table.finetune_rules,
+        finetune_fractions=tuple(
+            f for f in table.finetune_fractions if f < 1 or run.method == table.method
+        ),
+        controls=table.controls,
         paper=table.method,
         conditions=table.conditions if run.method == table.method else (),
         retrieval=dataset == "ptb_xl",

@@ -25,10 +25,11 @@ LAYERS = {
         ("plan",),
     ),
     "evaluation": (
-        ("tasks", "fractions", "robustness"),
+        ("tasks", "fractions", "robustness", "heart_rate"),
         ("figures", "guards"),
         ("protocols", "papers"),
-        ("subject", "controls"),
+        ("subject",),
+        ("controls",),
         ("scoring", "stand_ins"),
         ("examine", "validator"),
     ),

@@ -12,6 +12,7 @@ import pytest
 
 from ecg_jax import evaluate, reproduce, train
 from ecg_jax.errors import UserError
+from ecg_jax.evaluation import controls
 from ecg_jax.evaluation.papers import published
 from ecg_jax.evaluation.papers.beside import beside
 from ecg_jax.run import config as config_lib
@@ -55,6 +56,11 @@ def test_a_table_is_trained_evaluated_and_not_done_twice(table, tmp_path, monkey
     assert {row["encoder"] for row in rows} == {"trained", "shuffled", "random"}
     assert {row["seed"] for row in rows} == {3}
     assert {row["rule"] for row in rows} == {"corrected", "paper"}
+    against = [(row["encoder"], row["against"]) for row in rows if row.get("against")]
+    assert ("trained", "random") in against and ("trained", "shuffled") in against
+    lines = (tmp_path / "figures.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(rows)
+    assert lines[0].startswith("task,dataset,split,protocol,rule,fraction,condition,encoder,")
     page = (tmp_path / "report.html").read_text()
     assert "etp-table2, 1 seed" in page
     assert page.count("<p>Of the run etp_3 (seed 3).</p>") == 6
@@ -215,6 +221,34 @@ def test_controls_are_examined_frozen_and_on_harder_records():
     assert asked.conditions == ("all",)
 
 
+def test_parts_of_a_table_and_what_is_asked_for_of_it(monkeypatch):
+    given = argparse.Namespace(
+        table="ptb-xl", datasets=None, methods="simclr", recipe="modern", rate=100, text="minilm"
+    )
+    given.data_dir, given.tasks, given.protocols = "here", "rhythm,super", "finetune,knn"
+    table = reproduce.narrowed(given)
+    assert table.targets == {"ptb_xl": ("super", "rhythm")}
+    assert table.protocols == ("knn", "finetune")
+    runs = reproduce.runs(table, [4, 5])
+    assert [run.folder for run in runs] == ["etp_4", "etp_5", "shuffled_4", "simclr_4"]
+    asked = {}
+    for run in (runs[0], *runs[2:]):
+        target = reproduce.wanted(table, run, reproduce.recipe(given, table, run), "ptb_xl")
+        asked[run.encoder] = [part.evaluate for part in reproduce.parts(target)]
+    of = {name: [(e.protocols, e.tasks) for e in found] for name, found in asked.items()}
+    frozen = (("knn",), ("super", "rhythm"))
+    tuned = [(("finetune",), ("super",)), (("finetune",), ("rhythm",))]
+    assert of == {"trained": [frozen, *tuned], "shuffled": [frozen], "SimCLR": [frozen, *tuned]}
+    assert asked["trained"][1].finetune_fractions == (0.05, 1.0)
+    assert asked["SimCLR"][1].finetune_fractions == (0.05,)
+    assert asked["trained"][0].controls == controls.NAMES
+    assert asked["trained"][1].controls == ("random",)
+    for flag, name in (("tasks", "supr"), ("protocols", "probe")):
+        wrong = argparse.Namespace(**{**vars(given), flag: name})
+        with pytest.raises(UserError, match=f"--{flag} {name}: the table has "):
+            reproduce.narrowed(wrong)
+
+
 def test_a_table_by_class_is_printed_by_class():
     wanted = dict(table="etp-table2", role="trained")
     theirs = [row for row in published.load() if wanted.items() <= row.items()]
@@ -262,7 +296,12 @@ def test_bad_methods(table, monkeypatch, methods, message):
 
 def test_baselines_have_no_paper_recipe(table, capsys):
     args = argparse.Namespace(
-        table="etp-table2", datasets=None, methods="mets,simclr", recipe="paper"
+        table="etp-table2",
+        datasets=None,
+        methods="mets,simclr",
+        recipe="paper",
+        tasks=None,
+        protocols=None,
     )
     assert reproduce.narrowed(args).baselines == ("mets",)
     assert "left out, as they have no such recipe here: simclr" in capsys.readouterr().out

@@ -70,6 +70,8 @@ class Records:
       signal_sha256: uint8 [N, 32], of every record's row of `ecg` as it was read.
       lead_mask: bool [N, 12], true where the record has the lead.
       record_id, patient_id, report: N strings each.
+      person: float32 [N, 2], age in years and sex as the dataset codes it (PTB-XL: 1 is female);
+        NaN where it is not known.
       labels: task -> bool [N, K]; column k is the class `classes[task][k]`.
       classes: task -> K names.
       signals: "published" where the signals are the publisher's own at this rate, "resampled"
@@ -86,6 +88,7 @@ class Records:
     record_id: np.ndarray
     patient_id: np.ndarray
     report: list[str]
+    person: np.ndarray
     labels: dict[str, np.ndarray]
     classes: dict[str, list[str]]
     signals: str = ""
@@ -101,7 +104,7 @@ class Records:
     def take(self, rows: np.ndarray | Sequence[int]) -> "Records":
         """The records at `rows`, in that order."""
         rows = np.asarray(rows)
-        names = ("length", "signal_sha256", "lead_mask", "record_id", "patient_id")
+        names = ("length", "signal_sha256", "lead_mask", "record_id", "patient_id", "person")
         return dataclasses.replace(
             self,
             ecg=self.ecg.take(rows, axis=0),
@@ -208,6 +211,7 @@ def load(
         record_id=np.array(read.record_id),
         patient_id=np.array(read.patient_id),
         report=read.report,
+        person=read.person,
         labels=dict(zip(classes, _columns(read.labels, classes), strict=True)),
         classes=classes,
         signals=metadata["signals"],
@@ -220,6 +224,7 @@ class _Scanned(NamedTuple):
     length: np.ndarray
     signal_sha256: np.ndarray
     lead_mask: np.ndarray
+    person: np.ndarray
     labels: np.ndarray
     record_id: list[str]
     patient_id: list[str]
@@ -241,6 +246,7 @@ def _scan(
         np.zeros(n, np.int32),
         np.zeros((n, 32), np.uint8),
         np.zeros((n, len(LEADS)), bool),
+        np.full((n, 2), np.nan, np.float32),
         labels,
         *([], [], []),
     )
@@ -251,11 +257,18 @@ def _scan(
         found.length[i] = min(len(example["ecg"]), T)
         found.signal_sha256[i] = _sha256(signal)
         found.lead_mask[i] = example["lead_mask"]
+        found.person[i] = _person(example)
         for task, y in zip(classes, _columns(labels, classes), strict=True):
             y[i] = _labels(path, example, task, y.shape[1])
         for name in ("record_id", "patient_id", "report"):
             getattr(found, name).append(example[name].decode())
     return found
+
+
+def _person(example: dict[str, Any]) -> tuple[float, float]:
+    """Age and sex. PTB-XL gives an age of 300 to whom is above 89."""
+    age, sex = float(example.get("age", np.nan)), float(example.get("sex", -1))
+    return min(age, 90.0) if age >= 0 else np.nan, sex if sex >= 0 else np.nan
 
 
 def _sha256(signal: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ecg_jax import Config
 from ecg_jax.errors import NoFigureError, UserError
-from ecg_jax.evaluation import robustness, scoring
+from ecg_jax.evaluation import controls, robustness, scoring
 from ecg_jax.evaluation.figures import bootstrap, metrics, results
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.guards import label_check
@@ -16,7 +16,10 @@ from ecg_jax.evaluation.papers import single_label
 from ecg_jax.evaluation.protocols import retrieval, zero_shot
 from ecg_jax.evaluation.scoring import RULES
 from ecg_jax.evaluation.stand_ins import OwnReport, RandomHeads
-from ecg_jax.evaluation.subject import Subject
+from ecg_jax.evaluation.subject import Control, Subject
+
+# Those of networks that are trained on labels, and of zero-shot; "ecg_fix" is of the linear probe.
+LABELLED_RULES = ("corrected", "paper")
 
 
 def check(config: Config) -> None:
@@ -26,8 +29,9 @@ def check(config: Config) -> None:
     known = {
         "protocols": tuple(PROTOCOLS),
         "rules": RULES,
-        "finetune_rules": RULES,
+        "finetune_rules": LABELLED_RULES,
         "conditions": ("all", *harder),
+        "controls": controls.NAMES,
     }
     for field in ("tasks", "fractions", "finetune_fractions", *known):
         asked = config.evaluate[field]
@@ -46,19 +50,27 @@ def check(config: Config) -> None:
         )
 
 
-def examine(subject: Subject) -> Iterator[Predictions]:
-    """Predictions of every protocol, task, rule, fraction and condition of the config.
+def examine(subject: Subject | Control) -> Iterator[Predictions]:
+    """Predictions of every protocol, task, rule, fraction and condition of the config; of a
+    control, those of the linear probe on the records as they are.
 
     Raises:
       UserError: an unknown task; labels that look misplaced.
     """
     config = subject.material.experiment.config.evaluate
+    if isinstance(subject, Control):
+        for task in config.tasks if "linear_probe" in config.protocols else ():
+            print(f"{subject.name}, linear_probe: {task}", flush=True)
+            yield from _linear_probe(subject, task)
+        return
     for task in config.tasks:
         if subject.name != "random":
             _guard(subject, task)
-    for name, task in itertools.product(config.protocols, config.tasks):
-        print(f"{subject.name}, {name}: {task}", flush=True)
-        yield from PROTOCOLS[name](subject, task)
+    for name in config.protocols:
+        for task in config.tasks:
+            print(f"{subject.name}, {name}: {task}", flush=True)
+            yield from PROTOCOLS[name](subject, task)
+        subject.forget_maps()
     yield from _under_conditions(subject)
 
 
@@ -76,7 +88,7 @@ def _guard(subject: Subject, task: str) -> None:
 
 
 def _by_rule(
-    subject: Subject,
+    subject: Subject | Control,
     task: str,
     scored: Callable[[str], Iterator[Predictions]],
     rules: Sequence[str] | None = None,
@@ -102,7 +114,8 @@ def _zero_shot(subject: Subject, task: str) -> Iterator[Predictions]:
         yield from _both_splits(subject, task, "zero_shot", rule, fitted, None)
 
     if subject.reads_text:
-        yield from _by_rule(subject, task, scored)
+        rules = subject.material.experiment.config.evaluate.rules
+        yield from _by_rule(subject, task, scored, [r for r in rules if r in LABELLED_RULES])
 
 
 def _zero_shot_reports(subject: Subject, task: str) -> Iterator[Predictions]:
@@ -124,18 +137,23 @@ def _own_report(subject: Subject, task: str) -> Iterator[Predictions]:
     yield scoring.predictions(own, task, "own_report", "corrected", fitted)
 
 
-def _linear_probe(subject: Subject, task: str) -> Iterator[Predictions]:
+def _linear_probe(subject: Subject | Control, task: str) -> Iterator[Predictions]:
     def scored(rule: str) -> Iterator[Predictions]:
         fractions = subject.material.experiment.config.evaluate.fractions
-        for fraction in fractions if rule == "corrected" else (1.0,):
+        for fraction in (1.0,) if rule == "paper" else fractions:
             fitted = scoring.fit_linear_probe(subject, task, rule, fraction)
             yield from _both_splits(subject, task, "linear_probe", rule, fitted, fraction)
 
     yield from _by_rule(subject, task, scored)
 
 
+def _attention_probe(subject: Subject, task: str) -> Iterator[Predictions]:
+    fitted = scoring.fit_attention_probe(subject, task, "corrected")
+    yield from _both_splits(subject, task, "attention_probe", "corrected", fitted, 1.0)
+
+
 def _both_splits(
-    subject: Subject,
+    subject: Subject | Control,
     task: str,
     protocol: str,
     rule: str,
@@ -233,6 +251,7 @@ PROTOCOLS: dict[str, Callable[[Subject, str], Iterator[Predictions]]] = {
     "zero_shot_reports": _zero_shot_reports,
     "own_report": _own_report,
     "linear_probe": _linear_probe,
+    "attention_probe": _attention_probe,
     "knn": _knn,
     "finetune": _finetune,
     "supervised": _supervised,

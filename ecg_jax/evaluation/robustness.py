@@ -18,9 +18,10 @@ from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
 
 # The PhysioNet/Computing in Cardiology Challenge 2021 scored 12, 6, 4, 3 and 2 leads (Reyna et al.
-# 2021); one lead, I, is what a watch records.
+# 2021); one lead, I, is what a watch records, and from eight the other four follow.
 SUBSETS = {
     12: LEADS,
+    8: ("I", "II", *LEADS[6:]),
     6: ("I", "II", "III", "aVR", "aVL", "aVF"),
     4: ("I", "II", "III", "V2"),
     3: ("I", "II", "V2"),

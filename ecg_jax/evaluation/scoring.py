@@ -1,7 +1,8 @@
 """The protocols: how classes are scored, each fitted and chosen on training and validation alone.
 
-A protocol gives a `Fitted`; `predictions` applies it to test records. Under the rule "corrected"
-the records are those with a label of the task, under "paper" those with exactly one.
+A protocol gives a `Fitted`; `predictions` applies it to test records. Under the rules "corrected"
+and "ecg_fix" the records are those with a label of the task, under "paper" those with exactly one;
+"ecg_fix" has fewer labels, and a linear probe of its own.
 """
 
 import dataclasses
@@ -18,6 +19,8 @@ from ecg_jax.evaluation.figures import metrics
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.papers import single_label, windows
 from ecg_jax.evaluation.protocols import (
+    attention_probe,
+    ecg_fix,
     features,
     finetune,
     knn,
@@ -25,9 +28,9 @@ from ecg_jax.evaluation.protocols import (
     report_bank,
     zero_shot,
 )
-from ecg_jax.evaluation.subject import Subject
+from ecg_jax.evaluation.subject import Control, Subject
 
-RULES = ("corrected", "paper")
+RULES = ("corrected", "paper", "ecg_fix")
 
 
 class Fitted(NamedTuple):
@@ -38,7 +41,8 @@ class Fitted(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Rows int [n] of the records that a rule judges, and their labels bool [n, K]."""
+    """Rows int [n] of the records that a rule judges, and their labels bool [n, K], of the classes
+    that it has (`classes`)."""
 
     rows: np.ndarray
     y: np.ndarray
@@ -46,7 +50,8 @@ class Judged(NamedTuple):
 
 def judged(split: Records, task: str, rule: str) -> Judged:
     """Corrected: the records with any label; one without is not known to be negative. Paper: those
-    with exactly one, and MIT-BIH's windows by their most serious beat (see `windows`).
+    with exactly one, and MIT-BIH's windows by their most serious beat (see `windows`). ecg_fix:
+    those with any of the labels that `ecg_fix.kept` keeps.
 
     Raises:
       UserError: the dataset has no such task.
@@ -54,6 +59,8 @@ def judged(split: Records, task: str, rule: str) -> Judged:
     """
     tasks.check(split.dataset, split.classes, [task])
     y = split.labels[task]
+    if rule == "ecg_fix":
+        y = y[:, ecg_fix.kept(split.dataset, split.classes[task])]
     if rule == "paper" and (split.dataset, task) == ("mit_bih", "aami"):
         y = windows.most_serious(y, split.classes[task])
     rows = single_label.only_one(y) if rule == "paper" else np.flatnonzero(y.any(axis=1))
@@ -61,6 +68,12 @@ def judged(split: Records, task: str, rule: str) -> Judged:
         which = "exactly one label" if rule == "paper" else "a label"
         raise NoFigureError(f"no record of {split.dataset} {split.split} has {which} of {task}")
     return Judged(rows, y[rows])
+
+
+def classes(split: Records, task: str, rule: str) -> list[str]:
+    """The classes of a task by a rule."""
+    names = split.classes[task]
+    return [names[k] for k in ecg_fix.kept(split.dataset, names)] if rule == "ecg_fix" else names
 
 
 def fit_zero_shot(subject: Subject, task: str, rule: str) -> Fitted:
@@ -148,32 +161,61 @@ def fit_zero_shot_reports(subject: Subject, task: str, rule: str = "corrected") 
     return subject.fits[key]
 
 
-def fit_linear_probe(subject: Subject, task: str, rule: str, fraction: float = 1.0) -> Fitted:
-    """A logistic regression on frozen features of a share of the labelled training records.
-    Corrected: with `evaluate.l2_normalize`, of features divided by their length. Paper: as they
-    are."""
-    divided = rule == "corrected" and subject.material.experiment.config.evaluate.l2_normalize
-    prepared = features.l2_normalize if divided else np.asarray
+def fit_linear_probe(
+    subject: Subject | Control, task: str, rule: str, fraction: float = 1.0
+) -> Fitted:
+    """A logistic regression on what `subject.probed` gives of a share of the labelled training
+    records. ecg_fix: chosen as `ecg_fix.fit` does."""
     key = (task, rule, fraction)
+
+    def probed(split: Records) -> np.ndarray:
+        return subject.probed(split, rule)
+
     if key not in subject.probes:
-        x, y, note = _frozen(subject, task, rule, fraction)
-        subject.probes[key] = linear_probe.fit(prepared(x[0]), y[0], prepared(x[1]), y[1]), note
+        x, y, share = _frozen(subject, task, rule, fraction, probed)
+        if rule == "ecg_fix":
+            bases = _basis(subject, rule), _basis(subject, rule, scaled=False)
+            probe, chosen = ecg_fix.fit(x[0], y[0], x[1], y[1], bases)
+        else:
+            probe = linear_probe.fit(x[0], y[0], x[1], y[1], basis=_basis(subject, rule))
+            best = max(value for _, value in probe.path)
+            chosen = f"penalty {probe.l2:g}, validation macro AUROC {best:.3f}"
+        subject.probes[key] = probe, subject.probed_note(rule) + chosen + share
     probe, note = subject.probes[key]
-    best = max(value for _, value in probe.path)
-    chosen = f"penalty {probe.l2:g}, validation macro AUROC {best:.3f}{note}"
-    if divided:
-        chosen = f"L2-normalised features, {chosen}"
-    return Fitted(
-        lambda s: linear_probe.predict(probe, prepared(subject.encode(s).features)), chosen
-    )
+    return Fitted(lambda s: linear_probe.predict(probe, probed(s)), note)
+
+
+def _basis(subject: Subject | Control, rule: str, *, scaled: bool = True) -> np.ndarray:
+    """`linear_probe.principal` of all training records' features, once for all tasks."""
+    key = rule == "paper", scaled
+    if key not in subject.bases:
+        x = subject.probed(subject.material.experiment.train, rule)
+        mean, deviation = features.statistics(x)
+        scale = deviation if scaled else ecg_fix.unscaled(deviation)
+        subject.bases[key] = linear_probe.principal(x, mean, scale)
+    return subject.bases[key]
+
+
+def fit_attention_probe(subject: Subject, task: str, rule: str, fraction: float = 1.0) -> Fitted:
+    """One learned query over the frozen feature map, and a linear head."""
+    seed = subject.material.experiment.config.seed
+    x, y, share = _frozen(subject, task, rule, fraction, subject.map)
+    probe = attention_probe.fit(x[0], y[0], x[1], y[1], seed=seed)
+    epoch, best = max(probe.path, key=lambda step: step[1])
+    note = f"epoch {epoch}, validation macro AUROC {best:.3f}{share}"
+    return Fitted(lambda s: attention_probe.predict(probe, subject.map(s)), note)
 
 
 def fit_knn(subject: Subject, task: str, rule: str) -> Fitted:
     """The nearest training records vote."""
-    x, y, _ = _frozen(subject, task, rule, 1.0)
+
+    def mean(split: Records) -> np.ndarray:
+        return subject.encode(split).features
+
+    x, y, _ = _frozen(subject, task, rule, 1.0, mean)
     model = knn.fit(x[0], y[0], x[1], y[1])
     note = f"k {model.k}, validation macro AUROC {max(value for _, value in model.path):.3f}"
-    return Fitted(lambda s: knn.predict(model, subject.encode(s).features), note)
+    return Fitted(lambda s: knn.predict(model, mean(s)), note)
 
 
 def fit_finetune(subject: Subject, task: str, rule: str, fraction: float) -> Fitted:
@@ -211,18 +253,24 @@ def training(
     return Judged(rows[subset.rows], y[subset.rows]), f"; {subset.note}"
 
 
-def _frozen(subject: Subject, task: str, rule: str, fraction: float):
+def _frozen(
+    subject: Subject | Control,
+    task: str,
+    rule: str,
+    fraction: float,
+    given: Callable[[Records], np.ndarray],
+) -> tuple[list[np.ndarray], list[np.ndarray], str]:
     """Features and labels of (training, validation), and a note on the share."""
     experiment = subject.material.experiment
     splits = (experiment.train, experiment.validation)
     train, note = training(splits[0], task, rule, fraction, experiment.config.seed)
     both = (train, judged(splits[1], task, rule))
-    x = [subject.encode(s).features[of.rows] for s, of in zip(splits, both, strict=True)]
+    x = [given(s)[of.rows] for s, of in zip(splits, both, strict=True)]
     return x, [of.y for of in both], note
 
 
 def predictions(
-    subject: Subject,
+    subject: Subject | Control,
     task: str,
     protocol: str,
     rule: str,
@@ -249,7 +297,7 @@ def predictions(
         rule=rule,
         fraction=fraction,
         condition=condition,
-        classes=test.classes[task],
+        classes=classes(test, task, rule),
         record_id=test.record_id[those.rows],
         patient_id=test.patient_id[those.rows],
         y=those.y,

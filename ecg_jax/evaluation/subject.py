@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,11 +12,10 @@ from ecg_jax.data import records as records_lib
 from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import robustness, tasks
-from ecg_jax.evaluation.protocols import report_bank, zero_shot
+from ecg_jax.evaluation.protocols import features, report_bank, zero_shot
 from ecg_jax.evaluation.protocols.finetune import Finetuner
 from ecg_jax.evaluation.protocols.linear_probe import Probe
-from ecg_jax.methods import Encoded
-from ecg_jax.run.experiment import Experiment, report_texts
+from ecg_jax.run.experiment import Experiment, Summary, feature_map, report_texts
 from ecg_jax.text import prompts
 from ecg_jax.text.reports import sentences
 from ecg_jax.text.tower import TextTower
@@ -57,6 +57,13 @@ class Material:
             }
             for name, classes in sets.items()
         }
+
+    def embedded_reports(self, split: Records) -> np.ndarray:
+        """The tower's embeddings float32 [N, F] of the records' own reports; zero where there is
+        none."""
+        texts, row = report_texts(self.experiment.config, split)
+        embedded = self.tower.embed(texts, template=self.experiment.config.text.template)
+        return np.where(row[:, None] >= 0, embedded[row], np.float32(0))
 
     @functools.cached_property
     def reports(self) -> tuple[np.ndarray, np.ndarray]:
@@ -110,6 +117,7 @@ class Subject:
     name: "trained", "shuffled" (trained on permuted reports) or "random".
     params, state: of the experiment's method.
     probes: (task, rule, share of the labels) -> the linear probe and a note, once fitted.
+    bases: what the probes are solved in.
     fits: (protocol, task, rule) -> what else is fitted once and used for harder records, too.
     """
 
@@ -118,21 +126,46 @@ class Subject:
     params: Any
     state: Any
     probes: dict[tuple, tuple[Probe, str]] = dataclasses.field(default_factory=dict)
+    bases: dict[tuple, np.ndarray] = dataclasses.field(default_factory=dict)
     fits: dict[tuple[str, str, str], Any] = dataclasses.field(default_factory=dict)
-    _encoded: dict[int, tuple[Records, Encoded]] = dataclasses.field(default_factory=dict)
+    _encoded: dict[int, tuple[Records, Summary]] = dataclasses.field(default_factory=dict)
+    _maps: dict[int, tuple[Records, np.ndarray]] = dataclasses.field(default_factory=dict)
 
-    def encode(self, records: Records) -> Encoded:
+    def encode(self, records: Records) -> Summary:
         """Features and embeddings, computed once."""
         if id(records) not in self._encoded:  # kept with the records, so that the id stays theirs
             self._encoded[id(records)] = records, self._compute(records)
         return self._encoded[id(records)][1]
 
-    def _compute(self, records: Records) -> Encoded:
+    def _compute(self, records: Records) -> Summary:
         return self.material.experiment.encode(self.params, self.state, records)
+
+    def probed(self, records: Records, rule: str) -> np.ndarray:
+        """What the linear probe is given of the records: under the paper's rule the features as
+        they are, else pooled as the config says."""
+        encoded, options = self.encode(records), self.material.experiment.config.evaluate
+        return encoded.features if rule == "paper" else features.pooled(encoded, options)
+
+    def probed_note(self, rule: str) -> str:
+        """How `probed` made its features."""
+        options = self.material.experiment.config.evaluate
+        return "" if rule == "paper" else features.pooling_note(options)
+
+    def map(self, records: Records) -> np.ndarray:
+        """The feature maps float16 [N, P, D], computed once: `forget_maps` when they have served,
+        as they take 32 kB a record."""
+        if id(records) not in self._maps:
+            of = self.params, self.state, records, feature_map
+            self._maps[id(records)] = records, self.material.experiment.encode(*of)
+        return self._maps[id(records)][1]
+
+    def forget_maps(self) -> None:
+        self._maps.clear()
 
     def forget(self, records: Records) -> None:
         """Drops the records and what was computed of them."""
         self._encoded.pop(id(records), None)
+        self._maps.pop(id(records), None)
 
     @property
     def reads_text(self) -> bool:
@@ -190,3 +223,32 @@ class Subject:
         }
         found = self.found(task)
         return sets | {REWRITTEN: report_bank.rewritten(self.bank, sets["report"], found)}
+
+
+@dataclasses.dataclass
+class Control:
+    """What is no trained encoder's: features for the linear probe alone.
+
+    Attributes:
+      name: the rows' encoder.
+      features: records -> float32 [N, D].
+      probes, bases: as a `Subject`'s.
+    """
+
+    name: str
+    material: Material
+    features: Callable[[Records], np.ndarray]
+    probes: dict[tuple, tuple[Probe, str]] = dataclasses.field(default_factory=dict)
+    bases: dict[tuple, np.ndarray] = dataclasses.field(default_factory=dict)
+    _known: dict[int, tuple[Records, np.ndarray]] = dataclasses.field(default_factory=dict)
+
+    def probed(self, records: Records, rule: str) -> np.ndarray:
+        """Their features, computed once, under every rule."""
+        del rule
+        if id(records) not in self._known:
+            self._known[id(records)] = records, self.features(records)
+        return self._known[id(records)][1]
+
+    def probed_note(self, rule: str) -> str:
+        del rule
+        return ""

@@ -35,10 +35,12 @@ class View(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """features float32 [B, D] for probes; embedding float32 [B, E], unit vectors, for zero-shot."""
+    """features float32 [B, D] for probes; embedding float32 [B, E], unit vectors, for zero-shot;
+    map [B, P, D], whose mean over the P positions in time the features are."""
 
     features: Any
     embedding: Any
+    map: Any
 
 
 class Plan(NamedTuple):

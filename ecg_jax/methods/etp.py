@@ -21,6 +21,7 @@ from ecg_jax.methods.shared.towers import chains, over_views, training_pass
 from ecg_jax.models import siamese
 from ecg_jax.models.chunked import check_chunks
 from ecg_jax.models.heads import MLP, normalize
+from ecg_jax.models.resnet1d import feature_map
 
 MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 SIGMA_2 = 0.07  # temperature of equation 6
@@ -111,8 +112,10 @@ class EcgText:
     def encode(self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array) -> Encoded:
         del lead_mask  # a lead that is not there is zero, and that is all this encoder sees of it
         variables = {"params": params["encoder"], **state}
-        features = self.encoder.apply(variables, ecg, train=False)
-        return Encoded(features, self.project(params, features))
+        features, inside = self.encoder.apply(
+            variables, ecg, train=False, mutable=["intermediates"]
+        )
+        return Encoded(features, self.project(params, features), feature_map(inside, len(ecg)))
 
     def train_encode(self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array):
         del lead_mask  # see encode

@@ -108,4 +108,13 @@ class ResNet1D(nn.Module):
                 stride = 2 if stage > 0 and i == 0 else 1
                 name = f"stage{stage + 1}_block{i + 1}"
                 x = kind(self.width * 2**stage, stride, conv, norm, passes, name=name)(x)
+        self.sow("intermediates", "map", x)  # for `feature_map`; nothing, unless it is asked for
         return x.mean(axis=1, dtype=jnp.float32) if pool else x
+
+
+def feature_map(intermediates: Any, N: int) -> jax.Array:
+    """The map [N, P, D] of an encoder inside a network that was applied to N records with
+    `mutable=["intermediates"]`; of one that sees stretches of a record by themselves, their maps
+    one after the other."""
+    (found,) = jax.tree.leaves(intermediates)
+    return found.reshape(N, -1, found.shape[-1])

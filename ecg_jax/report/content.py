@@ -98,6 +98,7 @@ class Content:
       drawn: of a page of several runs, which of them curves, maps and recordings are of, as a
         sentence.
       rows: result rows; those of several seeds tell them apart by their `seed`.
+      compared: result rows of one encoder against another (`across.compared`).
       predictions: of the test split.
       validation: of the validation split; calibration is fitted on those of the same task,
         protocol, encoder, rule, fraction and condition.
@@ -112,6 +113,7 @@ class Content:
     limits: Sequence[str] = ()
     drawn: str = ""
     rows: Sequence[Row] = ()
+    compared: Sequence[Row] = ()
     predictions: Sequence[Predictions] = ()
     validation: Sequence[Predictions] = ()
     published: Sequence[dict[str, Any]] = ()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ecg_jax.evaluation.figures.calibration import drawable, reliability
 from ecg_jax.report import chart, curves
 from ecg_jax.report.chart import Panel, axes, line, staircase
 from ecg_jax.report.gather import ENCODERS
@@ -36,7 +37,7 @@ def ranking_figure(name: str, y: np.ndarray, scores: Mapping[str, np.ndarray]) -
     level = line(_PRECISION, np.array([0, 1]), np.array([prevalence] * 2), "chance")
     parts = [element("use", href="#ranking-axes"), level]
     for encoder, score in reversed(list(scores.items())):
-        if curves.drawable(y, score):
+        if drawable(y, score):
             parts.append(line(_ROC, *curves.roc(y, score), _stroke(encoder)))
             steps = staircase(*curves.precision_recall(y, score))
             parts.append(line(_PRECISION, *steps, _stroke(encoder)))
@@ -88,7 +89,7 @@ def _legend(items: Sequence[tuple[str, str]]) -> Markup:
 
 def calibration_figure(name: str, y: np.ndarray, probability: np.ndarray) -> Markup:
     """Reliability diagram of one class over the histogram of its probabilities."""
-    r = curves.reliability(y, probability)
+    r = reliability(y, probability)
     panel, most = _RELIABILITY, max(1, int(r.count.max()))
     counts = dataclasses.replace(_COUNTS, y=(0, most))
     bars = []

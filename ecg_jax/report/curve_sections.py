@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ecg_jax.errors import UserError
+from ecg_jax.evaluation.figures.calibration import Platt, drawable, platt
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.report import curves, gather
 from ecg_jax.report.content import Content
@@ -160,7 +161,7 @@ def _same(p: Predictions) -> tuple:
 
 def _classes(p: Predictions) -> list[int]:
     """Columns of the classes that can be drawn: of many those with most positives."""
-    able = [k for k in range(len(p.classes)) if curves.drawable(p.y[:, k], p.score[:, k])]
+    able = [k for k in range(len(p.classes)) if drawable(p.y[:, k], p.score[:, k])]
     most = sorted(able, key=lambda k: -int(p.y[:, k].sum()))[:MOST_CLASSES]
     return sorted(most)
 
@@ -180,11 +181,11 @@ def _undrawn(p: Predictions) -> Markup:
 
 def _probability(p: Predictions, fitted: Predictions | None, k: int) -> np.ndarray | None:
     if fitted is None:
-        return curves.Platt(1.0, 0.0)(p.score[:, k])
+        return Platt(1.0, 0.0)(p.score[:, k])
     if list(fitted.classes) != list(p.classes):
         raise UserError(f"report: validation predictions of {p.task} are of other classes")
     y, score = fitted.y[:, k], fitted.score[:, k]
-    return curves.platt(y, score)(p.score[:, k]) if curves.drawable(y, score) else None
+    return platt(y, score)(p.score[:, k]) if drawable(y, score) else None
 
 
 def _name(p: Predictions) -> str:

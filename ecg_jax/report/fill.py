@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ecg_jax.data.classes import TASKS
-from ecg_jax.evaluation.figures import predictions, results
+from ecg_jax.evaluation.figures import across, predictions, results
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.figures.results import Row
 from ecg_jax.evaluation.papers import published
@@ -54,6 +54,7 @@ def _content(title: str, runs: Mapping[Path, dict[str, Any]], rows: Sequence[Row
     limits = ["Research software: not a medical device, not for diagnosis."]
     if tower["stand_in"]:
         limits.append(f"The text tower is a stand-in: {tower['note']}.")
+    rows = sorted(rows, key=lambda row: task_place(row["dataset"], row["task"]))
     most = {row["dataset"]: 0 for row in rows}
     for row in rows:
         most[row["dataset"]] = max(most[row["dataset"]], row["n"])
@@ -65,7 +66,8 @@ def _content(title: str, runs: Mapping[Path, dict[str, Any]], rows: Sequence[Row
         title=title,
         description=describe(first, saved),
         limits=limits,
-        rows=sorted(rows, key=lambda row: task_place(row["dataset"], row["task"])),
+        rows=[row for row in rows if row["metric"] != across.GAIN],
+        compared=[row for row in rows if row["metric"] == across.GAIN],
         predictions=[p for p in scored if p.split == "test"],
         validation=[p for p in scored if p.split == "validation"],
         published=papers(),

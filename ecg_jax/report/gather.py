@@ -10,12 +10,13 @@ from ecg_jax.errors import UserError
 from ecg_jax.evaluation.figures.results import MACRO, Row
 from ecg_jax.report.markup import UNKNOWN
 
-RULES = ("paper", "corrected")
+RULES = ("paper", "corrected", "ecg_fix")
 PROTOCOLS = {
     "zero_shot": "zero-shot",
     "zero_shot_reports": "zero-shot through the training reports",
     "own_report": "zero-shot of the record's own report",
     "linear_probe": "linear probe",
+    "attention_probe": "attention probe",
     "finetune": "fine-tuning",
     "supervised": "supervised from scratch",
     "knn": "k nearest neighbours",

@@ -44,7 +44,11 @@ def render(content: Content) -> str:
     figures, drawn = gather.gather(content.rows), content.drawn
     ranking, calibration = curve_sections.ranking(content), curve_sections.calibration(content)
     before = [
-        Section("Results", result_sections.results(figures, content.published), "no result rows"),
+        Section(
+            "Results",
+            result_sections.results(figures, content.published, content.compared),
+            "no result rows",
+        ),
         Section("Robustness", result_sections.robustness(figures), "not evaluated"),
         Section("Retrieval", result_sections.retrieval(figures), "not evaluated"),
     ]

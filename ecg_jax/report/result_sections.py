@@ -1,8 +1,9 @@
 """The sections of tables: results, robustness, retrieval."""
 
 import math
+from collections.abc import Sequence
 
-from ecg_jax.evaluation.figures.results import MACRO
+from ecg_jax.evaluation.figures.results import MACRO, Row
 from ecg_jax.evaluation.figures.tables import METRICS
 from ecg_jax.report import gather, tables
 from ecg_jax.report.class_tables import class_table
@@ -35,15 +36,28 @@ _EXPLANATION = (
     (
         "controls",
         "What a figure means shows beside them: a random encoder, training on shuffled reports, "
-        "supervised training from scratch, and chance, which does not look at the recording "
+        "supervised training from scratch, what age and sex, the heart rate or the record's own "
+        "report tell a linear probe, and chance, which does not look at the recording "
         "(AUROC 0.5; AUPRC the prevalence; retrieval: the commonest reports first).",
+    ),
+    (
+        "ecg_fix rule",
+        "As arXiv 2602.17531 asks: doubtful statements are left out, and the probe's scaling, "
+        "penalty and weights are chosen by the log-loss on validation.",
+    ),
+    (
+        "better than",
+        "A paired permutation test: both encoders' scores of a patient are exchanged at random. p "
+        "is corrected for the comparisons of a protocol (Holm); of several seeds it is the "
+        "largest.",
     ),
     (UNKNOWN, "Not measured, or not defined; the notes under a table say which."),
 )
 
 
-def results(figures: Figures, published: Published) -> Markup:
-    """A part for each dataset and task: a figure of intervals, and a table per protocol."""
+def results(figures: Figures, published: Published, compared: Sequence[Row] = ()) -> Markup:
+    """A part for each dataset and task: a figure of intervals, and a table per protocol, with what
+    is better than what."""
     own = {key: figure for key, figure in figures.items() if key.protocol != "retrieval"}
     if not own:
         return Markup("")
@@ -55,7 +69,8 @@ def results(figures: Figures, published: Published) -> Markup:
         theirs = [
             p for p in published if p["task"] == task and (p.get("dataset") or dataset) == dataset
         ]
-        parts.append(_task(gather.select(own, dataset=dataset, task=task), theirs))
+        tested = [r for r in compared if (r["dataset"], r["task"]) == (dataset, task)]
+        parts.append(_task(gather.select(own, dataset=dataset, task=task), theirs, tested))
     return join(parts)
 
 
@@ -88,7 +103,7 @@ def retrieval(figures: Figures) -> Markup:
     return join(parts)
 
 
-def _task(figures: Figures, published: Published) -> Markup:
+def _task(figures: Figures, published: Published, compared: Sequence[Row]) -> Markup:
     dataset, task = gather.distinct(figures, "dataset", "task")[0]
     name = f"{dataset} {task}"
     parts = [element("h3", name), _overview(figures, published, name)]
@@ -98,6 +113,8 @@ def _task(figures: Figures, published: Published) -> Markup:
             heading = PROTOCOLS.get(protocol, protocol)
             parts.append(element("h4", heading[:1].upper() + heading[1:]))
             parts.append(tables.protocol_table(figures, _averages(theirs), name, protocol))
+            tested = [row for row in compared if row["protocol"] == protocol]
+            parts.append(tables.comparison_table(tested, name, protocol))
             parts.append(class_table(figures, theirs, name, protocol))
     return join(parts)
 

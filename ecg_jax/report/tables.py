@@ -1,9 +1,10 @@
 """Tables of results: both rules side by side, with controls and published figures."""
 
+import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ecg_jax.evaluation.figures.results import MACRO
+from ecg_jax.evaluation.figures.results import MACRO, Row
 from ecg_jax.evaluation.figures.tables import METRICS
 from ecg_jax.report import gather
 from ecg_jax.report.gather import ENCODERS, PROTOCOLS, RULES, Figures
@@ -131,6 +132,28 @@ def condition_table(figures: Figures, task: str, protocol: str) -> Markup:
     names = [ENCODERS.get(encoder, encoder) for _, encoder in columns]
     caption = f"{task}, {PROTOCOLS.get(protocol, protocol)}: macro mean, corrected rule"
     return grid(caption, [group for group in groups if group[1]], names, lines)
+
+
+def comparison_table(compared: Sequence[Row], task: str, protocol: str) -> Markup:
+    """Which encoders the first one is better than, by macro AUROC: means over the seeds of the
+    difference, and the largest of their p values."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in compared:
+        key = row["rule"], row["fraction"], row["encoder"], row["against"]
+        groups.setdefault(key, []).append(row)
+    lines = []
+    for (rule, fraction, encoder, against), rows in groups.items():
+        names = [str(ENCODERS.get(name, name)) for name in (encoder, against)]
+        gain = statistics.mean(row["value"] for row in rows)
+        p, p_holm = (max(row[name] for row in rows) for name in ("p", "p_holm"))
+        cells = [element("td", gather.number(value)) for value in (gain, p, p_holm)]
+        remark = ", ".join(filter(None, [f"{rule} rule", gather.share(fraction)]))
+        lines.append(Line(" against ".join(names), remark, cells))
+    if not lines:
+        return Markup("")
+    caption = f"{task}, {PROTOCOLS.get(protocol, protocol)}: macro AUROC against other encoders"
+    table = grid(caption, [], ["difference", "p", "p, Holm"], lines)
+    return element("details", element("summary", "Better than ..."), table)
 
 
 def _remark(figures: Figures, fraction: float | None, encoder: str) -> str:

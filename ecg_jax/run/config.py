@@ -157,6 +157,7 @@ def check(config: Config) -> None:
         "text.empty": ("drop", "error"),
         "text.language": ("english", "original", "both"),
         "evaluate.paper": ("etp", "mets"),
+        "evaluate.pooling": ("mean", "all"),
     }
     for name, allowed in choices.items():
         if name not in fields:  # a method's config has what it reads
@@ -233,6 +234,8 @@ ADDED = {
     "evaluate.rules": ("corrected", "paper"),
     "evaluate.finetune_rules": ("corrected", "paper"),
     "evaluate.l2_normalize": False,
+    "evaluate.pooling": "mean",
+    "evaluate.controls": ("random",),
     "evaluate.fractions": (1.0,),
     "evaluate.conditions": (),
     "evaluate.retrieval": True,

@@ -5,8 +5,9 @@ import copy
 import dataclasses
 import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,6 +25,26 @@ from ecg_jax.text.tower import TextTower
 
 NO_TOWER = {"name": "none", "note": "none", "width": 0, "parameters": 0, "stand_in": False}
 SHARDS = 32  # the default of config.shards
+
+
+class Summary(NamedTuple):
+    """What is kept of records: features float32 [N, D] and embedding [N, E] as in `Encoded`, and
+    the map's standard deviation and maximum over time, float32 [N, D] each."""
+
+    features: Any
+    embedding: Any
+    deviation: Any = None
+    maximum: Any = None
+
+
+def summary(encoded: Encoded) -> Summary:
+    maps = encoded.map.astype(jax.numpy.float32)
+    return Summary(encoded.features, encoded.embedding, maps.std(axis=1), maps.max(axis=1))
+
+
+def feature_map(encoded: Encoded) -> jax.Array:
+    """The map [B, P, D], in half precision: a tenth of a megabyte is a lot for a record."""
+    return encoded.map.astype(jax.numpy.float16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +79,13 @@ class Experiment:
             records.check_hosts({f"{split} sha256": loaded.fingerprint()})
         return loaded
 
+    def otherwise(self, config: Config, method: Method) -> "Experiment":
+        """The same records and text tower, under another config and method."""
+        other = dataclasses.replace(self, config=config, method=method)
+        for split in ("train", "validation", "test"):
+            other.__dict__[split] = getattr(self, split)
+        return other
+
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         """Random parameters and state of the method, replicated over the mesh."""
         T = round(self.config.seconds * self.config.rate)
@@ -71,9 +99,11 @@ class Experiment:
         """The text tower's provenance; of none, that there is none."""
         return self.tower.describe() if self.tower else NO_TOWER
 
-    def encode(self, params: Any, state: Any, split: Records) -> Encoded:
-        """Features and embeddings of all records of a split, as float32 NumPy arrays. A batch's are
-        fetched while the devices compute the next one's."""
+    def encode(
+        self, params: Any, state: Any, split: Records, keep: Callable[[Encoded], Any] = summary
+    ) -> Any:
+        """What `keep` makes of the features, embeddings and maps of all records of a split, as
+        NumPy arrays. A batch's are fetched while the devices compute the next one's."""
         devices = self.mesh.devices.size
         size = -(-self.config.evaluate.batch_size // devices) * devices
         sharding = parallel.by_record(self.mesh)
@@ -82,20 +112,24 @@ class Experiment:
             rows = np.minimum(np.arange(start, start + size), len(split) - 1)
             ecg = parallel.put_rows(split.ecg, rows, sharding)
             mask = parallel.put_rows(split.lead_mask, rows, sharding)
-            computed = self._encode(params, state, ecg, mask)
+            computed = self._encode(keep)(params, state, ecg, mask)
             if pending is not None:
                 outputs.append(jax.device_get(pending))
             pending = computed
         outputs.append(jax.device_get(pending))
-        return Encoded(*(np.concatenate(part)[: len(split)] for part in zip(*outputs, strict=True)))
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(split)], *outputs)
 
     @functools.cached_property
     def _encode(self):
-        def run(params: Any, state: Any, ecg: jax.Array, mask: jax.Array) -> Encoded:
-            x = normalize.normalize(ecg, mask, self.config.normalize)
-            return self.method.encode(params, state, x, mask)
+        @functools.cache
+        def of(keep: Callable[[Encoded], Any]):
+            def run(params: Any, state: Any, ecg: jax.Array, mask: jax.Array) -> Any:
+                x = normalize.normalize(ecg, mask, self.config.normalize)
+                return keep(self.method.encode(params, state, x, mask))
 
-        return jax.jit(run, out_shardings=parallel.replicated(self.mesh))
+            return jax.jit(run, out_shardings=parallel.replicated(self.mesh))
+
+        return of
 
 
 def blank(T: int, width: int) -> View:

@@ -42,6 +42,7 @@ def records():
         record_id=names,
         patient_id=names,
         report=[""] * N,
+        person=np.full((N, 2), np.nan, np.float32),
         labels={"super": np.ones((N, 1), bool)},
         classes={"super": ["NORM"]},
     )
@@ -54,7 +55,7 @@ def noisy(ecg, mask, names="abcdef", **options):
 
 def test_subsets_are_those_of_the_challenge():
     assert {n: len(names) for n, names in robustness.SUBSETS.items()} == {
-        n: n for n in (12, 6, 4, 3, 2, 1)
+        n: n for n in (12, 8, 6, 4, 3, 2, 1)
     }
     for names in robustness.SUBSETS.values():
         assert set(names) <= set(LEADS)
@@ -222,7 +223,7 @@ def test_rates_that_are_not_lower_are_refused():
 def test_conditions_give_records():
     original = records()
     names = [c.name for c in robustness.conditions(RATE)]
-    assert names[:7] == [f"{n} leads" for n in (12, 6, 4, 3, 2)] + ["1 lead", "SNR 20 dB"]
+    assert names[:8] == [f"{n} leads" for n in (12, 8, 6, 4, 3, 2)] + ["1 lead", "SNR 20 dB"]
     assert {"SNR 10 dB", "muscle, SNR 0 dB", "baseline wander, SNR 0 dB"} < set(names)
     assert names[-2:] == ["50 Hz", "25 Hz"]
     assert len(set(names)) == len(names)

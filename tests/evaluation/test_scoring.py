@@ -4,15 +4,16 @@ import agreement
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import examine, scoring
 from ecg_jax.evaluation.figures import metrics, predictions
 from ecg_jax.evaluation.guards import label_check
-from ecg_jax.evaluation.protocols import features, retrieval, zero_shot
+from ecg_jax.evaluation.protocols import ecg_fix, features, retrieval, zero_shot
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.report import pictures
-from ecg_jax.run.experiment import open_experiment
+from ecg_jax.run.experiment import Summary, open_experiment
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,58 @@ def test_the_corrected_linear_probe_does_not_see_how_long_features_are(subject, 
     monkeypatch.setattr(subject, "probes", {})
     for a, b in zip(plain, ask(subject, **asked), strict=True):
         assert np.array_equal(a.score, b.score) == (a.rule == "corrected")
-        assert ("L2-normalised" in a.note) == (a.rule == "corrected")
+        assert ("each of length one" in a.note) == (a.rule == "corrected")
+
+
+def test_features_pooled():
+    encoded = Summary(*np.array([[[3.0, 4.0]], [[9.0, 9.0]], [[0.0, 2.0]], [[5.0, 0.0]]]))
+    options = ConfigDict({"pooling": "all", "l2_normalize": False})
+    np.testing.assert_allclose(features.pooled(encoded, options), [[0.6, 0.8, 0, 1, 1, 0]])
+    options.pooling = "mean"
+    np.testing.assert_allclose(features.pooled(encoded, options), [[3, 4]])
+    options.l2_normalize = True
+    np.testing.assert_allclose(features.pooled(encoded, options), [[0.6, 0.8]])
+
+
+def test_what_is_pooled_is_of_the_map(subject):
+    split = subject.material.experiment.validation
+    maps = subject.map(split).astype(np.float32)
+    encoded = subject.encode(split)
+    for found, made in zip(
+        (encoded.features, encoded.deviation, encoded.maximum),
+        (maps.mean(axis=1), maps.std(axis=1), maps.max(axis=1)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, made, rtol=5e-3, atol=5e-3)
+    assert subject.map(split) is subject.map(split)
+    subject.forget_maps()
+    assert not subject._maps
+
+
+def test_ecg_fix_leaves_labels_out(subject, monkeypatch):
+    monkeypatch.setitem(ecg_fix.REMOVED, "simulated", ("MI",))
+    found = ask(
+        subject,
+        tasks=("super",),
+        protocols=("zero_shot", "linear_probe", "attention_probe"),
+        rules=("corrected", "ecg_fix"),
+        fractions=(0.2, 1.0),
+        conditions=(),
+    )
+    test = subject.material.experiment.test
+    kept = [k for k, name in enumerate(test.classes["super"]) if name != "MI"]
+    fixed = [p for p in found if p.rule == "ecg_fix"]
+    assert {(p.protocol, p.fraction) for p in fixed} == {("linear_probe", 0.2), ("linear_probe", 1)}
+    for p in fixed:
+        assert p.classes == [test.classes["super"][k] for k in kept]
+        y = test.labels["super"][:, kept]
+        np.testing.assert_array_equal(p.y, y[y.any(axis=1)])
+        assert "validation log-loss" in p.note
+    attended = [p for p in found if p.protocol == "attention_probe"]
+    assert {(p.rule, p.split) for p in attended} == {
+        ("corrected", s) for s in ("validation", "test")
+    }
+    subject.material.experiment.config.evaluate.rules = ("corrected", "paper")
 
 
 def test_features_of_length_zero_stay_zero():

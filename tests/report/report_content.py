@@ -81,6 +81,11 @@ def content() -> Content:
         description=[("run", EVIL), (EVIL, "x")],
         limits=[f"stand-in {EVIL}"],
         rows=table,
+        compared=[
+            dict(dataset="ptb_xl", task="super", protocol="linear_probe", rule="corrected",
+                 fraction=1.0, encoder="trained", against=name, value=gain, p=0.002, p_holm=0.004)
+            for name, gain in (("random", 0.125), ("random", 0.135), (EVIL, -0.1))
+        ],
         predictions=predictions,
         validation=validation,
         published=[

@@ -148,6 +148,13 @@ def test_both_rules_stand_side_by_side_with_controls_and_published(html, content
         assert cells[name][-1] == ("0.123" if name == "MI" else "\N{EN DASH}")
 
 
+def test_what_is_better_than_what(html):
+    table = html[html.index("macro AUROC against other encoders") :]
+    row = table[table.index("trained against random encoder") :]
+    cells = re.findall(r"<td>([^<]*)</td>", row[: row.index("</tr>")])
+    assert cells == ["0.130", "0.002", "0.004"]
+
+
 def test_training_has_a_line_for_each_seed_and_says_which(content):
     section = re.compile(r'<section id="training".*?</section>', re.DOTALL)
     alone, several = [{"step": 1, "loss": 2.0, "seed": 3}], []

@@ -15,6 +15,7 @@ from sklearn.metrics import (
 )
 
 from ecg_jax.errors import UserError
+from ecg_jax.evaluation.figures import calibration
 from ecg_jax.report import chart, curves, gather, projection
 from ecg_jax.report.markup import element, escape, join, number, path
 
@@ -44,7 +45,7 @@ def test_precision_recall_is_scikit_learns(scored):
 
 def test_platt_is_a_logistic_regression_on_platts_targets(scored):
     y, score = scored
-    p = curves.platt(y, score)
+    p = calibration.platt(y, score)
     high, low = (y.sum() + 1) / (y.sum() + 2), 1 / ((~y).sum() + 2)
     target = np.where(y, high, low)
     model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
@@ -55,16 +56,16 @@ def test_platt_is_a_logistic_regression_on_platts_targets(scored):
 
 def test_platt_stays_finite_where_scores_separate_or_do_not_vary():
     y = np.arange(20) >= 10
-    p = curves.platt(y, np.arange(20.0))
+    p = calibration.platt(y, np.arange(20.0))
     assert np.isfinite(p).all() and 0.9 < p(19) < 1
-    flat = curves.platt(y, np.ones(20))
+    flat = calibration.platt(y, np.ones(20))
     assert flat(1.0) == pytest.approx(0.5)
 
 
 def test_reliability_by_hand():
     y = np.array([0, 1, 1, 1, 0], bool)
     p = np.array([0.1, 0.15, 0.95, 1.0, 0.9])
-    r = curves.reliability(y, p)
+    r = calibration.reliability(y, p)
     np.testing.assert_array_equal(r.count, [0, 2, 0, 0, 0, 0, 0, 0, 0, 3])
     np.testing.assert_allclose(r.predicted, [0.125, 0.95])
     np.testing.assert_allclose(r.observed, [1 / 2, 2 / 3])
@@ -75,7 +76,7 @@ def test_reliability_by_hand():
 
 def test_wilson_interval_is_the_known_one():
     # 0 of 10: (0, 0.2775), Newcombe 1998
-    r = curves.reliability(np.zeros(10, bool), np.full(10, 0.05))
+    r = calibration.reliability(np.zeros(10, bool), np.full(10, 0.05))
     assert r.low[0] == pytest.approx(0, abs=1e-12) and r.high[0] == pytest.approx(0.2775, abs=1e-4)
 
 

@@ -1,5 +1,7 @@
 """Rows of `results.json`: every figure with its interval, number of records and chance level."""
 
+import csv
+import io
 import json
 import math
 import os
@@ -115,6 +117,25 @@ def write(rows: list[Row], path: str | os.PathLike) -> None:
             raise UserError(f"result row {i} lacks {', '.join(missing)}")
     lines = ",\n".join(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) for row in rows)
     write_whole(storage.path(path), f"[\n{lines}\n]\n".encode())
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """Writes the rows as a table: a line for each figure and seed, figures to four decimals.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    where = ("task", "dataset", "split", "protocol", "rule", "fraction", "condition", "encoder")
+    figures = ("value", "ci_low", "ci_high", "chance", "p", "p_holm")
+    names: list[str] = [*where, "against", "label", "metric", "seed", "step", *figures]
+    names += ["n", "positives"]
+    text = io.StringIO()
+    table = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    for row in map(plain, rows):
+        shown = {n: f"{row[n]:.4f}" for n in figures if row.get(n) is not None}
+        table.writerow({n: row.get(n, "") for n in names if n not in figures} | shown)
+    write_whole(path, text.getvalue().encode())
 
 
 def _figures(

@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 
+from ecg_jax.evaluation.figures import across
 from ecg_jax.evaluation.figures.results import MACRO, Row
 
 _WIDTH = 96
@@ -15,11 +16,14 @@ METRICS = {
     "accuracy": "accuracy",
     "precision": "precision",
     "recall": "recall",
+    "brier": "Brier score",
+    "ece": "calibration error",
     "recall@1": "recall at 1",
     "recall@5": "recall at 5",
     "recall@10": "recall at 10",
     "median_rank": "median rank",
 }
+_ELSEWHERE = ("brier", "ece")  # in results.json and on the page: a terminal is not that wide
 _DIRECTIONS = {"ecg_to_report": "ECG to report", "report_to_ecg": "report to ECG"}
 
 
@@ -27,7 +31,8 @@ def table(rows: Sequence[Row]) -> str:
     """Macro figures and retrieval, at most 96 columns: one block for each task, protocol, rule and
     share of the labels, then one for the harder conditions of a task and protocol.
 
-    A block lists its encoders under each other, in the order of the rows, and ends with chance.
+    A block lists its encoders under each other, in the order of the rows, and ends with chance and
+    with what is better than what.
     """
     blocks: dict[str, list[Row]] = {}
     harder: dict[str, list[Row]] = {}
@@ -55,6 +60,7 @@ def _title(row: Row) -> str:
 def _block(title: str, block: list[Row]) -> str:
     found = {(row["encoder"], row["metric"]): row for row in block}
     shown = [m for m in METRICS if any(row["metric"] == m for row in block)]
+    shown = [m for m in shown if m not in _ELSEWHERE]
     encoders = list(dict.fromkeys(row["encoder"] for row in block))
     first = max(map(len, [*encoders, "chance"])) + 2
     mean = "macro, " if block[0]["label"] == MACRO else ""
@@ -65,7 +71,8 @@ def _block(title: str, block: list[Row]) -> str:
         lines.append(f"{encoder:<{first}}" + "".join(f"{cell:<{_CELL}}" for cell in cells))
     chances = [found.get((encoders[0], m), {}).get("chance", math.nan) for m in shown]
     lines.append(f"{'chance':<{first}}" + "".join(f"{_figure(c):<{_CELL}}" for c in chances))
-    lines += _notes(block)
+    lines += _notes([row for row in block if row["metric"] in shown])
+    lines += [f"  {across.sentence(row)}" for row in block if row["metric"] == across.GAIN]
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from ecg_jax.evaluation.figures import results
+from ecg_jax.evaluation.figures import across, results
 from ecg_jax.evaluation.figures.predictions import key
 from ecg_jax.evaluation.papers import published
 
@@ -23,7 +23,9 @@ def beside(rows: Sequence[results.Row], name: str) -> str:
     groups: dict[tuple, list[results.Row]] = {}
     for row in rows:
         general = row["label"] in (results.MACRO, "ecg_to_report", "report_to_ecg")
-        if (general or (row["task"], row["label"]) in printed) and not row["condition"]:
+        if row["metric"] == across.GAIN or row["condition"]:
+            continue
+        if general or (row["task"], row["label"]) in printed:
             groups.setdefault((*key(row), row["label"], row["metric"]), []).append(row)
     lines = [
         f"{'task':<8}{'protocol':<26}{'rule':<11}{'encoder':<18}{'metric':<11}"
@@ -45,7 +47,15 @@ def beside(rows: Sequence[results.Row], name: str) -> str:
         if paper := theirs.get(_published_key(first, first["encoder"])):
             line += f", {paper['value']:.3f} in the paper"
         lines.append(line)
+    lines += [_compared(row) for row in rows if row["metric"] == across.GAIN]
     return "\n".join(lines)
+
+
+def _compared(row: results.Row) -> str:
+    share = "" if row["fraction"] in (None, 1) else f" {row['fraction']:.0%}"
+    seed = f"seed {row['seed']}, " if "seed" in row else ""
+    where = f"{row['task']:<8}{row['protocol'] + share:<26}{row['rule']:<11}"
+    return f"{where}{seed}{across.sentence(row)}"
 
 
 def _published_key(row: dict[str, Any], encoder: str) -> tuple:

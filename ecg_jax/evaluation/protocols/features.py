@@ -1,5 +1,7 @@
 """Frozen features as the probe and the nearest neighbours take them."""
 
+from typing import Any
+
 import numpy as np
 
 from ecg_jax.errors import NoFigureError, UserError
@@ -68,3 +70,27 @@ def l2_normalize(x: np.ndarray) -> np.ndarray:
     """Features [N, D], each record's divided by their length; those of length zero stay zero."""
     length = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.maximum(length, np.finfo(np.float32).tiny)
+
+
+def pooled(encoded: Any, options: Any) -> np.ndarray:
+    """What the linear probe is given of records.
+
+    Args:
+      encoded: float32 [N, D] features, the map's mean over time, and its deviation and maximum.
+      options: config.evaluate. `pooling` "mean" is the features alone, divided by their length with
+        `l2_normalize`; "all" is the three side by side, each of length one.
+
+    Returns:
+      float32 [N, D] or [N, 3 D].
+    """
+    if options.pooling == "all":
+        parts = (encoded.features, encoded.deviation, encoded.maximum)
+        return np.hstack([l2_normalize(part) for part in parts])
+    return l2_normalize(encoded.features) if options.l2_normalize else encoded.features
+
+
+def pooling_note(options: Any) -> str:
+    """How `pooled` made its features."""
+    if options.pooling == "all":
+        return "mean, deviation and maximum over time, each of length one, "
+    return "L2-normalised features, " if options.l2_normalize else ""

@@ -10,6 +10,7 @@ probe.
 """
 
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from ecg_jax.evaluation.protocols import features
 
 # From strong to weak, half a decade apart: each solution starts from the one before.
 L2S = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
+PATIENCE = 2  # penalties that do no better, and the path ends: the weaker, the longer they take
 
 # A label has converged when |H^(-1/2) gradient| is at most this, H being its Hessian's diagonal:
 # its loss is then within about TOLERANCE^2 / 2 (nats per record) of the minimum.
@@ -52,8 +54,10 @@ def fit(
     x_val: np.ndarray,
     y_val: np.ndarray,
     l2s: tuple[float, ...] = L2S,
+    basis: np.ndarray | None = None,
 ) -> Probe:
-    """Fits the whole path of `l2s` and keeps the best by macro AUROC on validation.
+    """Fits the path of `l2s`, from the strongest on, and keeps the best by macro AUROC on
+    validation; it ends once `PATIENCE` penalties have not been better.
 
     Args:
       x_train: float [N, D], features of the training split.
@@ -61,6 +65,7 @@ def fit(
       x_val: float [M, D].
       y_val: bool [M, K].
       l2s: positive penalties; of equally good ones the strongest is kept.
+      basis: float32 [D, D], see `principal`; None takes that of these training features.
 
     Raises:
       UserError: shapes that do not fit, features not finite, nothing to fit or to choose by.
@@ -72,12 +77,16 @@ def fit(
     fitted = features.check_fit(x_train, y_train, x_val, y_val)
 
     mean, scale = features.statistics(x_train)
-    best, path = None, []
-    for l2, kernel, bias in _solutions(_standardise(x_train, mean, scale), y_train[:, fitted], l2s):
-        probe = _full_probe(mean, scale, kernel, bias, fitted, l2)
-        path.append((l2, float(metrics.macro(metrics.auroc(y_val, predict(probe, x_val))))))
-        if best is None or path[-1][1] > max(value for _, value in path[:-1]):
-            best = probe
+    best, path, waited = None, [], 0
+    for probe in solutions(x_train, y_train, fitted, mean, scale, l2s, basis):
+        auroc = float(metrics.macro(metrics.auroc(y_val, predict(probe, x_val))))
+        if best is None or auroc > max(value for _, value in path):
+            best, waited = probe, 0
+        else:
+            waited += 1
+        path.append((probe.l2, auroc))
+        if waited == PATIENCE:
+            break
     assert best is not None
     return best._replace(path=tuple(path))
 
@@ -94,22 +103,50 @@ def predict(probe: Probe, x: np.ndarray) -> np.ndarray:
     return np.asarray(_logits(probe.kernel, probe.bias, _standardise(x, probe.mean, probe.scale)))
 
 
-def _solutions(x: jax.Array, y: np.ndarray, l2s: tuple[float, ...]):
-    """Yields (l2, kernel [D, K], bias [K]) from the strongest penalty to the weakest.
+def principal(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """float32 [D, D]: a basis of the principal components of features x float32 [N, D] less `mean`
+    and over `scale`.
 
-    The problem is solved in the basis of the features' principal components: the penalty does not
-    change under rotation, and the Hessian is nearly diagonal there.
+    The probe is solved in such a basis: the penalty does not change under rotation, and the Hessian
+    is nearly diagonal there. That of other records serves as well: it takes longer to find than
+    many a probe.
     """
-    covariance = np.asarray(jnp.matmul(x.T, x, precision=_PRECISION), np.float64) / len(x)
-    basis = jnp.asarray(np.linalg.eigh(covariance).eigenvectors, jnp.float32)
-    z = jnp.matmul(x, basis, precision=_PRECISION)
-    labels = jnp.asarray(y, jnp.float32)
+    z = (x - mean) / scale
+    covariance = (z.T @ z).astype(np.float64) / len(z)
+    return np.linalg.eigh(covariance).eigenvectors.astype(np.float32)
+
+
+def solutions(
+    x: np.ndarray,
+    y: np.ndarray,
+    fitted: np.ndarray,
+    mean: np.ndarray,
+    scale: np.ndarray,
+    l2s: tuple[float, ...],
+    basis: np.ndarray | None = None,
+    *,
+    balanced: bool = False,
+) -> Iterator[Probe]:
+    """Probes from the strongest penalty to the weakest, of features x float32 [N, D] less `mean`
+    [D] and over `scale` [D], and labels y bool [N, K] of which `fitted` [K] are not constant.
+
+    Args:
+      basis: as of `fit`.
+      balanced: positives weigh as much as negatives, in each label (scikit-learn's "balanced").
+    """
+    if basis is None:
+        basis = principal(x, mean, scale)
+    z = jnp.matmul(_standardise(x, mean, scale), basis, precision=_PRECISION)
+    labels = jnp.asarray(y[:, fitted], jnp.float32)
     prevalence = labels.mean(axis=0)
-    log_odds = jnp.log(prevalence / (1 - prevalence))
-    solution = jnp.zeros((z.shape[1] + 1, y.shape[1])).at[-1].set(log_odds)
+    weight, log_odds = jnp.ones((1, 1)), jnp.log(prevalence / (1 - prevalence))
+    if balanced:
+        weight = jnp.where(labels > 0, 0.5 / prevalence, 0.5 / (1 - prevalence))
+        log_odds = jnp.zeros_like(log_odds)
+    solution = jnp.zeros((z.shape[1] + 1, labels.shape[1])).at[-1].set(log_odds)
     for l2 in sorted(l2s, reverse=True):
         for _ in range(MAX_ROUNDS):
-            solution, gradient = _solve(solution, z, labels, l2)
+            solution, gradient = _solve(solution, z, labels, weight, l2)
             if not gradient > TOLERANCE:
                 break
         if not jnp.isfinite(gradient):
@@ -120,12 +157,12 @@ def _solutions(x: jax.Array, y: np.ndarray, l2s: tuple[float, ...]):
                 stacklevel=3,
             )
         kernel = jnp.matmul(basis, solution[:-1], precision=_PRECISION)
-        yield l2, np.asarray(kernel), np.asarray(solution[-1])
+        yield _full_probe(mean, scale, np.asarray(kernel), np.asarray(solution[-1]), fitted, l2)
 
 
 @jax.jit
 def _solve(
-    start: jax.Array, z: jax.Array, y: jax.Array, l2: jax.Array | float
+    start: jax.Array, z: jax.Array, y: jax.Array, record_weight: jax.Array, l2: jax.Array | float
 ) -> tuple[jax.Array, jax.Array]:
     """L-BFGS (Nocedal and Wright 2006, algorithm 7.5) over all labels at once.
 
@@ -135,6 +172,7 @@ def _solve(
       start: [D + 1, K], kernel and intercept to start from.
       z: [N, D], centred features in their principal components.
       y: [N, K], 0 or 1.
+      record_weight: [N, K] or [1, 1], of each record in the loss of each label.
       l2: the penalty.
 
     Returns:
@@ -142,13 +180,13 @@ def _solve(
       diagonal at the solution.
     """
     penalty = jnp.full((len(start), 1), l2).at[-1].set(0.0)
-    root = _root_curvature(start, z, penalty)
+    root = _root_curvature(start, z, record_weight, penalty)
 
     def loss(scaled):
         weight = scaled / root
         logits = _logits(weight[:-1], weight[-1], z)
-        fit = optax.sigmoid_binary_cross_entropy(logits, y).mean(axis=0)
-        return (fit + (penalty * weight**2).sum(axis=0) / 2).sum()
+        fit = record_weight * optax.sigmoid_binary_cross_entropy(logits, y)
+        return (fit.mean(axis=0) + (penalty * weight**2).sum(axis=0) / 2).sum()
 
     solver = optax.lbfgs(memory_size=10)
     value_and_gradient = optax.value_and_grad_from_state(loss)
@@ -169,16 +207,18 @@ def _solve(
     initial = scaled, solver.init(scaled), _largest(jax.grad(loss)(scaled)), 0
     scaled, _, _, _ = jax.lax.while_loop(unfinished, step, initial)
     solution = scaled / root
-    gradient = jax.grad(loss)(scaled) * root / _root_curvature(solution, z, penalty)
+    gradient = jax.grad(loss)(scaled) * root / _root_curvature(solution, z, record_weight, penalty)
     return solution, _largest(gradient)
 
 
-def _root_curvature(weight: jax.Array, z: jax.Array, penalty: jax.Array) -> jax.Array:
+def _root_curvature(
+    weight: jax.Array, z: jax.Array, record_weight: jax.Array, penalty: jax.Array
+) -> jax.Array:
     """Square root of the Hessian's diagonal [D + 1, K]."""
     p = jax.nn.sigmoid(_logits(weight[:-1], weight[-1], z))
     ones = jnp.ones((len(z), 1))
-    squares = jnp.hstack([z, ones]) ** 2
-    return jnp.sqrt(jnp.matmul(squares.T, p * (1 - p), precision=_PRECISION) / len(z) + penalty)
+    squares, each = jnp.hstack([z, ones]) ** 2, record_weight * p * (1 - p)
+    return jnp.sqrt(jnp.matmul(squares.T, each, precision=_PRECISION) / len(z) + penalty)
 
 
 def _largest(gradient: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ from ecg_jax.methods import Encoded, Method, View
 from ecg_jax.methods.shared import health
 from ecg_jax.models.chunked import check_chunks, in_chunks
 from ecg_jax.models.heads import normalize
+from ecg_jax.models.resnet1d import feature_map
 from ecg_jax.models.siamese import platform_of
 from ecg_jax.runtime import parallel
 
@@ -140,12 +141,14 @@ class Towers:
         del lead_mask  # a lead that is not there is zero, and that is all this encoder sees of it
         variables = {"params": params, "batch_stats": state["batch_stats"]}
         x = self._in_groups(ecg)
+        run = functools.partial(self.network.apply, train=False, mutable=["intermediates"])
         out: Any
-        out, _ = over_views(
-            lambda x: (self.network.apply(variables, x, train=False), {}), x, 1, self.platform
-        )
-        B, z = len(ecg), normalize(out.projection)
-        return Encoded(out.features.reshape(B, -1), normalize(z.reshape(B, -1)))
+        out, inside = over_views(functools.partial(run, variables), x, 1, self.platform)
+        (B, V), z = x.shape[:2], normalize(out.projection)
+        maps = feature_map(inside, B * V)
+        maps = maps.reshape(B, V, *maps.shape[1:]).swapaxes(1, 2)
+        side_by_side = maps.reshape(*maps.shape[:2], -1)
+        return Encoded(out.features.reshape(B, -1), normalize(z.reshape(B, -1)), side_by_side)
 
     def train_encode(self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array):
         del lead_mask

@@ -44,6 +44,7 @@ def records(N, seed=0, y=None):
         record_id=names,
         patient_id=names,
         report=[""] * N,
+        person=np.full((N, 2), np.nan, np.float32),
         labels={"planted": y},
         classes={"planted": CLASSES},
     )

@@ -57,7 +57,8 @@ def test_the_path_does_not_depend_on_where_it_starts(data):
 def test_the_penalty_is_the_best_on_validation(data):
     x, y, x_val, y_val = data
     probe = linear_probe.fit(x, y, x_val, y_val)
-    assert [l2 for l2, _ in probe.path] == list(linear_probe.L2S)
+    tried = [l2 for l2, _ in probe.path]
+    assert tried == list(linear_probe.L2S)[: len(tried)]
     best = max(auroc for _, auroc in probe.path)
     assert probe.l2 == next(l2 for l2, auroc in probe.path if auroc == best)
     reached = metrics.macro(metrics.auroc(y_val, linear_probe.predict(probe, x_val)))
@@ -137,3 +138,34 @@ def test_wrong_input_is_refused(data):
     probe = linear_probe.fit(x, y, x_val, y_val, l2s=(1.0,))
     with pytest.raises(UserError, match="takes 20 features"):
         linear_probe.predict(probe, x[:, :5])
+
+
+def test_the_path_ends_once_weaker_penalties_are_no_better(data, monkeypatch):
+    x, y, x_val, y_val = data
+    worse = iter([0.7, 0.8, 0.8, 0.75, 0.9])  # the fourth is the second that is not better
+    monkeypatch.setattr(metrics, "auroc", lambda *_: np.array([next(worse)]))
+    probe = linear_probe.fit(x, y, x_val, y_val)
+    assert [value for _, value in probe.path] == [0.7, 0.8, 0.8, 0.75]
+    assert probe.l2 == linear_probe.L2S[1]
+
+
+def test_balanced_weights_agree_with_scikit_learn(data):
+    x, y, _, _ = data
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    fitted = np.ones(y.shape[1], bool)
+    (probe,) = linear_probe.solutions(x, y, fitted, mean, scale, (0.01,), balanced=True)
+    for k in range(y.shape[1]):
+        oracle = LogisticRegression(C=1 / (0.01 * len(x)), class_weight="balanced", tol=1e-8)
+        oracle.set_params(solver="newton-cholesky")
+        oracle.fit((x.astype(np.float64) - mean) / scale, y[:, k])
+        size = np.abs(oracle.coef_).max()
+        np.testing.assert_allclose(probe.kernel[:, k], oracle.coef_[0], atol=5e-3 * size)
+
+
+def test_any_basis_gives_the_same_probe(data):
+    x, y, x_val, y_val = data
+    plain = linear_probe.fit(x, y, x_val, y_val)
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(x.shape[1],) * 2))[0]
+    other = linear_probe.fit(x, y, x_val, y_val, basis=basis.astype(np.float32))
+    expected = linear_probe.predict(plain, x_val)
+    np.testing.assert_allclose(linear_probe.predict(other, x_val), expected, atol=5e-3)
