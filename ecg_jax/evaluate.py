@@ -122,10 +122,9 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
             found.append(part)
             if part.split == "test":
                 rows += examine.rows(part, paper=config.evaluate.paper, draws=config.evaluate.draws)
-        if config.evaluate.retrieval and isinstance(subject, Subject):
-            rows += examine.retrieval_rows(subject)
-        if subject.name == "random":
-            rows += examine.null_rows(subject)
+        if isinstance(subject, Subject):
+            rows += examine.retrieval_rows(subject) if config.evaluate.retrieval else []
+            rows += examine.null_rows(subject) if subject.name == "random" else []
     if not rows:
         raise UserError(
             f"no figures came of {', '.join(config.evaluate.protocols)}: ask for other protocols, "
