@@ -65,7 +65,7 @@ def test_a_collapse_on_validation_is_said(small, monkeypatch, capsys, collapsed)
     validator = Validator(opened)
     monkeypatch.setattr(
         "ecg_jax.evaluation.validator.Subject",
-        lambda *_: types.SimpleNamespace(encode=lambda _: Encoded(embedding, embedding)),
+        lambda *_: types.SimpleNamespace(encode=lambda _: Encoded(embedding, embedding, None)),
     )
     monkeypatch.setattr(validator, "_zero_shot", lambda *_: 0.5)
     rank = validator({}, {}, 1)["effective_rank"]
@@ -81,7 +81,7 @@ def test_what_names_the_checkpoint(small, monkeypatch, select, chosen):
     validator = Validator(opened)
     monkeypatch.setattr(
         "ecg_jax.evaluation.validator.Subject",
-        lambda *_: types.SimpleNamespace(encode=lambda _: Encoded(embedding, embedding)),
+        lambda *_: types.SimpleNamespace(encode=lambda _: Encoded(embedding, embedding, None)),
     )
     figures = {"super": 0.9, "findings": 0.5}
     monkeypatch.setattr(validator, "_zero_shot", lambda _, task, __: figures[task])
