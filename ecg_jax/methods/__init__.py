@@ -102,7 +102,8 @@ def build(config: Config, platform: str = "") -> Method:
     if spec is None or spec.submodule_search_locations is not None:  # a folder is no method
         raise UserError(f"no method {config.method!r}: ecg_jax/methods/ has no such file")
     resolved = config.copy_and_resolve_references()
-    resolved.platform = platform or parallel.platform()
+    with resolved.unlocked():  # the command line's is locked
+        resolved.platform = platform or parallel.platform()
     return importlib.import_module(name).build(resolved)._replace(platform=resolved.platform)
 
 

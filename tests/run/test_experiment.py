@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ecg_jax.errors import UserError
-from ecg_jax.methods import Encoded
+from ecg_jax.methods import Encoded, build
 from ecg_jax.run import experiment as experiment_lib
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import Experiment
@@ -38,6 +38,12 @@ def test_a_batch_is_fetched_while_the_next_one_is_computed(small, monkeypatch):
     encoded = experiment.encode(None, None, Split(ecg=ecg, lead_mask=np.ones((20, 12), bool)))
     assert events == ["compute", "compute", "fetch", "compute", "fetch", "fetch"]
     np.testing.assert_array_equal(encoded.features, ecg[:, 0, :2])
+
+
+def test_a_locked_config_as_the_command_line_has_it_is_built(small):
+    small.lock()
+    assert build(small).platform == "cpu"
+    assert "platform" not in small
 
 
 def test_what_steers_a_collective_is_compared_between_hosts(small, monkeypatch):
