@@ -86,6 +86,8 @@ def _convolution(eqn: Any) -> float:
     numbers = eqn.params["dimension_numbers"]
     kernel = eqn.invars[1].aval.shape
     taps = math.prod(kernel[i] for i in numbers.rhs_spec[2:])
+    if math.prod(eqn.params["lhs_dilation"]) > 1:  # each sample there is meets every tap
+        outputs = kernel[numbers.rhs_spec[0]] // eqn.params["feature_group_count"]
+        return 2.0 * math.prod(eqn.invars[0].aval.shape) * taps * outputs
     inputs = kernel[numbers.rhs_spec[1]]  # of one group of channels
-    products = math.prod(eqn.outvars[0].aval.shape) * taps * inputs
-    return 2.0 * products / math.prod(eqn.params["lhs_dilation"])
+    return 2.0 * math.prod(eqn.outvars[0].aval.shape) * taps * inputs
