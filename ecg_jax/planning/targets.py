@@ -4,13 +4,14 @@ XLA compiles for a GPU from a description of it, and for a slice of TPUs through
 needs the device or its driver.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import math
 import os
 import re
 import tomllib
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +90,14 @@ class Target:
             )
             return list(found.devices)
         require(importlib.util.find_spec("libtpu") is not None, self.name, "tpu")
-        set_environment(os.environ)
         # Chips of a host; a single chip is a part of one.
         bounds = [1, 1, 1] if self.devices == 1 else [2, 2, 1]
-        found = topologies.get_topology_desc(
-            platform="tpu",
-            topology_name=f"{self.chip.name}:{self.topology}",
-            chips_per_host_bounds=bounds,
-        )
+        with surroundings(os.environ):
+            found = topologies.get_topology_desc(
+                platform="tpu",
+                topology_name=f"{self.chip.name}:{self.topology}",
+                chips_per_host_bounds=bounds,
+            )
         return list(found.devices)
 
 
@@ -157,10 +158,17 @@ def installed(chip: Chip) -> bool:
     return any(importlib.util.find_spec(package) for package in packages)
 
 
-def set_environment(environ: MutableMapping[str, str]) -> None:
-    """Tells libtpu that it is asked to compile only; what is set already stays."""
-    for name, value in TPU_ENVIRONMENT.items():
-        environ.setdefault(name, value)
+@contextlib.contextmanager
+def surroundings(environ: MutableMapping[str, str]) -> Iterator[None]:
+    """Tells libtpu, for so long, that it is asked to compile only; what is set already stays. Left
+    there, JAX would take this machine for one of a TPU's hosts."""
+    added = TPU_ENVIRONMENT.keys() - environ.keys()
+    environ.update({name: TPU_ENVIRONMENT[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            environ.pop(name, None)
 
 
 def gpu_description(chip: Chip) -> str:

@@ -103,7 +103,7 @@ def test_evaluation_shows_what_pre_training_shows(config, view, kind):
     method = clocs.build(config)
     params, state = jax.eval_shape(method.init, jax.random.key(0), view)
     seen = []
-    features, _ = jax.eval_shape(
+    features, *_ = jax.eval_shape(
         lambda *a: seen.append(method.encode.__self__._in_groups(a[2])) or method.encode(*a),
         *(params, state, view.ecg, view.lead_mask),
     )

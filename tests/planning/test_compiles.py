@@ -22,7 +22,8 @@ def test_a_training_step(mesh, name, monkeypatch):
     monkeypatch.setattr(resnet1d, "STAGES", agreement.SHALLOW)
     config = importlib.import_module(f"configs.{name}").get_config("rate=100")
     config.update(batch_size=16, shards=16, seconds=5.0)
-    config.model.update(width=8, hidden=16, dim=8, dtype="bfloat16", **agreement.OWN.get(name, {}))
+    small = {"width": 8, "hidden": 16, "dim": 8, "dtype": "bfloat16"}
+    config.model.update(small | agreement.OWN.get(name, {}))
     for chain in ("augment", "augment_second"):
         config[chain] = config[chain][:2]
     width = 24 if "text" in config else 0

@@ -272,7 +272,8 @@ def test_clinicalbert_comes_from_the_hub(tmp_path, monkeypatch):
 
     asked = []
 
-    def download(repository, allow_patterns):
+    def download(repository, revision, allow_patterns):
+        assert len(revision) == 40  # a commit, which no later push changes
         asked.append((repository, allow_patterns))
         return str(make_model(tmp_path / "hub"))
 

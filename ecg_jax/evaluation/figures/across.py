@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ecg_jax.evaluation.figures import calibration, paired
+from ecg_jax.evaluation.figures import calibration, paired, results
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.figures.results import MACRO, Row
 
@@ -33,7 +33,8 @@ def calibrated(predictions: Sequence[Predictions]) -> list[Row]:
         like = fitted.get(p._replace(split="validation").key)
         if p.split == "test" and like is not None:
             of = p.y, p.score, like.y, like.score
-            found += calibration.rows(*of, classes=p.classes, **_where(p))
+            rows = calibration.rows(*of, classes=p.classes, **_where(p))
+            found += map(results.ordered, rows)
     return found
 
 
@@ -55,7 +56,8 @@ def compared(predictions: Sequence[Predictions], first: str) -> list[Row]:
             note = f"paired permutation test, {paired.PERMUTATIONS:,} permutations; Holm's of "
             note += f"{len(others)}"
             extras = {"n": len(p.y), "positives": difference.classes, "chance": 0.0, "note": note}
-            found.append(_where(own) | {"label": MACRO, "metric": GAIN} | figures | extras | tested)
+            row = _where(own) | {"label": MACRO, "metric": GAIN} | figures | extras | tested
+            found.append(results.ordered(row))
     return found
 
 

@@ -26,6 +26,11 @@ METRICS = ("auroc", "auprc", "f1", "accuracy")
 MACRO = "macro"
 
 
+def ordered(row: Row) -> Row:
+    """A row with `COLUMNS` before what else it has."""
+    return {name: row[name] for name in COLUMNS} | row
+
+
 def rows(
     y: np.ndarray,
     score: np.ndarray,
