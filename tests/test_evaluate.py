@@ -95,7 +95,11 @@ def test_records_and_metrics_that_this_project_did_not_make(trained, tmp_path, m
     )
     (folder / "metrics.jsonl").write_bytes(b'{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 1')
     content = fill.content(folder, workdir.read(folder)[1])
-    assert [row["dataset"] for row in content.rows[-len(rows) :]] == ["own_records"] * len(rows)
+    for shown in content.rows, content.compared:
+        datasets = [row["dataset"] for row in shown]
+        assert datasets == sorted(datasets, reverse=True), "own_records stand behind simulated"
+        assert 2 * datasets.count("own_records") == len(datasets) > 0
+    assert len(content.rows) + len(content.compared) == 2 * len(rows)
     assert [(row["step"], row["loss"]) for row in content.history] == [(1, 2.5)]
 
 
