@@ -199,7 +199,14 @@ relu.defvjp(lambda x: (relu(x), x), lambda x, dz: (dz * step(x),))
 
 def relu_pool(b: Branch, *, train: bool, platform: str) -> jax.Array:
     """ReLU of a normalised branch [B, T, C], then the maximum over windows of 3 with stride 2:
-    [B, ceil(T / 2), C], in the type of y. The gradient goes to the first of the largest values."""
+    [B, ceil(T / 2), C], in the type of y. The gradient goes to the first of the largest values, on
+    a TPU as they are in that type."""
+    if platform == "tpu":
+        # XLA has a TPU write the arrays of `_winners` out in float32; its own reduction of windows
+        # and the gradient of that stay in y's type.
+        z = activate(relu, b, train=train, platform=platform)
+        sides = [(0, 0), (1, 1), (0, 0)]
+        return lax.reduce_window(z, -jnp.inf, lax.max, (1, 3, 1), (1, 2, 1), sides)
     return (_relu_pool_trained if train else _relu_pool)(platform, b)
 
 

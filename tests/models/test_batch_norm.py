@@ -12,7 +12,7 @@ from ecg_jax.models.batch_norm import BatchNorm, activate, relu, relu_pool
 from ecg_jax.runtime import parallel
 
 B, C = 4, 6
-PLATFORMS = ["cpu", "gpu"]
+PLATFORMS = ["cpu", "gpu", "tpu"]
 KINDS = ["alone", "residual", "two", "pool"]
 
 
