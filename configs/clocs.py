@@ -19,5 +19,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.model.leads = LEADS  # that cmlc and cmsmlc draw from
     c.model.leads_per_step = 3  # of them, as each costs an encoder pass (of cmsmlc: two halves)
     # A view of one lead has none to lose. CMSC's have all, and lose none either: one chain for all.
-    c.augment = tuple(step for step in c.augment if step["name"] != "lead_mask")
+    c.augment = tuple(step for step in common.WHOLE if step["name"] != "lead_mask")
     return c

@@ -34,6 +34,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def modern(c: ConfigDict) -> None:
     common.modern(c)
+    c.epochs = 40  # of one view a record: what methods of two views see in 20
     if c.text.tower == "minilm":  # chosen with it; how alike reports look differs between towers
         c.model.soft_targets = 0.05
     c.model.same_report = True

@@ -21,6 +21,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.model.negatives = 512  # of 2,300 records; the paper draws 32,000 of 1.28 million
     c.model.jigsaw_weight = 0.5  # lambda of equation 5
     c.model.bank_momentum = 0.5
+    c.augment = common.WHOLE
     # After shift and time_mask one piece of eight is blank. Without these two for the pieces
     # (config.augment_second) nearest neighbours did no better: docs/results.md.
     return c
