@@ -18,7 +18,7 @@ from ecg_jax.data.noise import Augmentation, frequency_mask, hum, jitter, muscle
 from ecg_jax.data.vcg import EIGHT, LEADS_FROM_VCG, VCG_FROM_LEADS, rotations
 from ecg_jax.errors import UserError
 
-STRETCH = 5.0  # seconds that `crop` leaves if nothing else is said
+STRETCH = 5.0  # seconds that `crop` leaves, of longer records, if nothing else is said
 
 
 def scale(low: float = 0.8, high: float = 1.25) -> Augmentation:
@@ -63,20 +63,21 @@ def shift(fraction: float = 0.2) -> Augmentation:
     return apply
 
 
-def crop(seconds: float = STRETCH, *, rate: int) -> Augmentation:
+def crop(seconds: float | None = None, *, rate: int) -> Augmentation:
     """Cuts a stretch of `seconds` out of the record, anywhere in it, and does not resize it:
     [B, T, 12] to [B, seconds * rate, 12], and a step costs as much less. It is a chain's first.
+    Where `seconds` is not said, it is 5, or the whole of a shorter record.
 
     Rhythm and waves within the stretch stay; what happens outside it is not seen. Of a record that
     ends before T, as those padded with zeros do, the stretch is cut before its end, if it is as
     long as that.
     """
-    within("seconds", seconds, 1)  # about a heartbeat
+    if seconds is not None:
+        within("seconds", seconds, 1)  # about a heartbeat
 
     def apply(key, ecg, mask):
         B, T, _ = ecg.shape
-        _check_cut(seconds, T / rate)
-        width = round(seconds * rate)
+        width = round(_cut(seconds, T / rate) * rate)
         end = T - jnp.argmax((ecg != 0).any(axis=2)[:, ::-1], axis=1)
         start = jax.random.randint(key, (B,), 0, jnp.maximum(end - width, 0) + 1)
         cut = jax.vmap(lambda x, i: jax.lax.dynamic_slice_in_dim(x, i, width))
@@ -301,17 +302,19 @@ def length(steps: Sequence[Mapping[str, Any]], seconds: float) -> float:
     """
     for step in steps:
         if step["name"] == "crop":
-            cut = step.get("seconds", STRETCH)
-            _check_cut(cut, seconds)
-            return cut
+            return _cut(step.get("seconds"), seconds)
     return seconds
 
 
-def _check_cut(cut: float, seconds: float) -> None:
-    if cut > seconds:
+def _cut(wanted: float | None, seconds: float) -> float:
+    """The seconds of a crop of records of `seconds`."""
+    if wanted is None:
+        return min(STRETCH, seconds)
+    if wanted > seconds:
         raise UserError(
-            f"the augmentation crop cuts {cut:g} s out of {seconds:g} s: set its seconds lower"
+            f"the augmentation crop cuts {wanted:g} s out of {seconds:g} s: set its seconds lower"
         )
+    return wanted
 
 
 def _at(ecg: jax.Array, t: jax.Array) -> jax.Array:

@@ -167,6 +167,7 @@ def test_what_follows_a_crop_is_of_its_length(batch):
     assert ecg.shape == (B, 250, 12) and mask.shape == (B, 12)
     assert not ecg[:, :, 5].any() and length([{"name": "crop", "seconds": 2.5}], 10.0) == 2.5
     assert length([{"name": "crop"}], 10.0) == 5.0 and length(others, 10.0) == 10.0
+    assert length([{"name": "crop"}], 2.5) == 2.5
 
 
 def test_crop_that_cannot_be():

@@ -20,7 +20,8 @@ def cropped(name, first=5.0, second=5.0):
     chains = {"augment": first, "augment_second": second}
     for field, seconds in chains.items():
         if config[field] or field == "augment":
-            config[field] = ({"name": "crop", "seconds": seconds}, *config[field])
+            others = (step for step in config[field] if step["name"] != "crop")
+            config[field] = ({"name": "crop", "seconds": seconds}, *others)
     return config
 
 
