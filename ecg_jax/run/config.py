@@ -170,6 +170,9 @@ def check(config: Config) -> None:
     for name in ("evaluate.fractions", "evaluate.finetune_fractions"):
         if not all(0 < share <= 1 for share in fields[name]):
             raise UserError(f"--config.{name}={fields[name]}: shares are above 0 and at most 1")
+    if not 0 <= fields.get("text.sentences", 0) <= 1:
+        share = fields["text.sentences"]
+        raise UserError(f"--config.text.sentences={share}: a share is from 0 to 1")
     if not 0 <= fields["average"] < 1:
         raise UserError(f"--config.average={fields['average']}: must be in [0, 1)")
     for protocol in ("finetune", "supervised"):
@@ -268,6 +271,7 @@ ADDED = {
 }
 ADDED_WITH_TEXT = {
     "text.shuffle": False,
+    "text.sentences": 0.0,
     "model.soft_targets": 0.0,
     "model.invariance": 0.0,
     "model.loss": "info_nce",

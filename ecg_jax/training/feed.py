@@ -17,6 +17,7 @@ from ecg_jax.data.stream import Stream
 from ecg_jax.methods import Plan, View
 from ecg_jax.run.experiment import Experiment, report_texts
 from ecg_jax.runtime import hosts, parallel
+from ecg_jax.text.reports import sentences
 
 
 class Tables(NamedTuple):
@@ -27,11 +28,14 @@ class Tables(NamedTuple):
       text: int32 [N], the row of a record's report in `texts`; or [2, N], those of the same report
         in two languages.
       patient: int32 [N], a number for each patient.
+      sentence: int32 [S, N], the rows in `texts` of the single sentences of a record's report, -1
+        after its last; or [2, S, N]; None in a run that learns from whole reports alone.
     """
 
     texts: jax.Array
     text: jax.Array
     patient: jax.Array
+    sentence: jax.Array | None = None
 
 
 class Data(NamedTuple):
@@ -48,7 +52,7 @@ def load(experiment: Experiment) -> tuple[Data, Plan, int]:
       UserError: see `report_texts` and `resident`.
     """
     config, train = experiment.config, experiment.train
-    train, texts, text = _texts(experiment, train)
+    train, texts, text, sentence = _texts(experiment, train)
     steps = resident.steps_per_epoch(len(train), config.batch_size, config.shards)
     arrays = (experiment.mesh, train.ecg, train.lead_mask, np.arange(len(train), dtype=np.int32))
     if config.stream:
@@ -60,30 +64,44 @@ def load(experiment: Experiment) -> tuple[Data, Plan, int]:
         dealt = hosts.together(put)
     _, patient = np.unique(train.patient_id, return_inverse=True)
     copies = parallel.replicated(experiment.mesh)
-    tables = Tables(*(parallel.put(t, copies) for t in (texts, text, patient.astype(np.int32))))
+    tables = Tables(texts, text, patient.astype(np.int32), sentence)
+    tables = jax.tree.map(lambda table: parallel.put(table, copies), tables)
     return Data(dealt, tables), Plan(len(train), config.epochs * steps), steps
 
 
-def _texts(experiment: Experiment, train: Records) -> tuple[Records, np.ndarray, np.ndarray]:
-    """The records that have a report, if the method reads them, the embeddings [M, F] of the
-    distinct ones and the row [N] of each record's own; [2, N] of a run that learns from both
-    languages, English first."""
+def _texts(
+    experiment: Experiment, train: Records
+) -> tuple[Records, np.ndarray, np.ndarray, np.ndarray | None]:
+    """The records that have a report, if the method reads them, and of `Tables` what is of texts.
+    A run that learns from both languages has English first."""
     config = experiment.config
     if experiment.tower is None:
-        return train, np.zeros((1, 0), np.float32), np.zeros(len(train), np.int32)
-    reports, row = report_texts(config, train)
-    if dropped := int((row < 0).sum()):
+        return train, np.zeros((1, 0), np.float32), np.zeros(len(train), np.int32), None
+    languages = [report_texts(config, train)]
+    missing = languages[0][1] < 0
+    if missing.any():
+        dropped = int(missing.sum())
         print(f"{dropped} of {len(train):,} training records have no report text: left out")
-        train, row = train.take(np.flatnonzero(row >= 0)), row[row >= 0]
+        train = train.take(np.flatnonzero(~missing))
     if config.text.language == "both":
-        others, other = report_texts(config, train, "original")
-        known = {text: i for i, text in enumerate(sorted({*reports, *others}))}
-        place = [np.array([known[text] for text in part], np.int32) for part in (reports, others)]
-        reports, row = list(known), np.stack([place[0][row], place[1][other]])
+        languages.append(report_texts(config, train, "original"))
+    own = [[texts[i] for i in row if i >= 0] for texts, row in languages]
+    parts = [[sentences(text) for text in texts] for texts in own if config.text.sentences]
+    distinct = sorted({*itertools.chain(*own, *itertools.chain(*parts))})
+    place = {text: i for i, text in enumerate(distinct)}
+    row = np.array([[place[text] for text in texts] for texts in own], np.int32)
+    most = max((len(part) for part in itertools.chain(*parts)), default=0)
+    part = np.full((len(own), most, len(train)), -1, np.int32)
+    for language, reports in enumerate(parts):
+        for i, report in enumerate(reports):
+            part[language, : len(report), i] = [place[sentence] for sentence in report]
     if config.text.shuffle:
-        row = row[..., np.random.default_rng(config.seed).permutation(row.shape[-1])]
-    texts = hosts.from_first(experiment.tower.embed(reports, template=config.text.template))
-    return train, texts, row
+        order = np.random.default_rng(config.seed).permutation(len(train))
+        row, part = row[..., order], part[..., order]
+    if len(own) == 1:
+        row, part = row[0], part[0]
+    texts = hosts.from_first(experiment.tower.embed(distinct, template=config.text.template))
+    return train, texts, row, part if config.text.sentences else None
 
 
 def feeder(data: Data, step: int, total: int) -> Iterator[Data]:
@@ -100,10 +118,25 @@ def view(config: Config, data: Data, step: jax.Array, steps: int) -> View:
         batch = resident.draw(batch, config.seed, step, steps, config.batch_size)
     assert isinstance(batch, resident.Batch)  # a stream is fed batch by batch
     ecg = normalize.normalize(batch.ecg, batch.lead_mask, config.normalize)
-    text = jnp.asarray(tables.text)[..., batch.row]
-    if text.ndim == 2:
-        key = jax.random.fold_in(jax.random.key(config.seed + 2), step)
-        text = jnp.where(jax.random.bernoulli(key, shape=text.shape[1:]), text[0], text[1])
+    text = _draw_texts(config, tables, batch.row, step)
     return View(
         ecg, batch.lead_mask, tables.texts[text], text, batch.row, tables.patient[batch.row]
     )
+
+
+def _draw_texts(config: Config, tables: Tables, record: jax.Array, step: jax.Array) -> jax.Array:
+    """int32 [B], the rows in `texts` of what the records `record` [B] are held against."""
+    key = jax.random.fold_in(jax.random.key(config.seed + 2), step)
+    text, sentence = jnp.asarray(tables.text)[..., record], None
+    if tables.sentence is not None:
+        sentence = jnp.asarray(tables.sentence)[..., record]
+    if text.ndim == 2:
+        english = jax.random.bernoulli(key, shape=record.shape)
+        text = jnp.where(english, *text)
+        sentence = None if sentence is None else jnp.where(english, *sentence)
+    if sentence is None:
+        return text
+    which, alone = jax.random.split(jax.random.fold_in(key, 1))
+    lots = jnp.where(sentence >= 0, jax.random.uniform(which, sentence.shape), -1.0)
+    drawn = jnp.take_along_axis(sentence, lots.argmax(axis=0)[None], axis=0)[0]
+    return jnp.where(jax.random.bernoulli(alone, config.text.sentences, text.shape), drawn, text)
