@@ -97,46 +97,48 @@ def _mask_constant(example: Example, candidates: np.ndarray) -> None:
     example["dead_leads"] = [LEADS[i] for i in np.flatnonzero(constant)]
 
 
-def check_limb_leads(ecg: np.ndarray, lead_mask: np.ndarray) -> None:
-    """Raises RecordError where int16 [T, 12] µV contradict Einthoven's or Goldberger's equations.
+def check_limb_leads(ecg: np.ndarray, lead_mask: np.ndarray, within: float = 0) -> None:
+    """Raises RecordError where [T, 12] µV contradict Einthoven's or Goldberger's equations.
 
-    Only equations are looked at of which all leads are there.
+    Only equations are looked at of which all leads are there. `within` are the µV by which coarse
+    steps of a recorder may miss them, if more than the usual tolerance.
     """
+    within = max(_LIMB_UV, within)
     there = lead_mask[: len(LIMBS)]
     usable = slice(None) if there.all() else ~(_MATRIX[:, ~there] != 0).any(axis=1)
     matrix = _MATRIX[usable]
     if not len(matrix):
         return
     limbs = ecg[:, : len(LIMBS)].astype(np.float32)
-    share = _shares(limbs, matrix)
+    share = _shares(limbs, matrix, within)
     if (worst := share.max()) <= _LIMB_SHARE:
         return
     equation = np.array(list(EQUATIONS))[usable][share.argmax()]
     raise RecordError(
-        f"limb leads contradict each other: {equation} is beyond {_LIMB_UV} uV in "
-        f"{100 * worst:.0f} % of the samples; {_what_fits(limbs, there, matrix)} "
+        f"limb leads contradict each other: {equation} is beyond {within:g} uV in "
+        f"{100 * worst:.0f} % of the samples; {_what_fits(limbs, there, matrix, within)} "
         "(--limb_leads as_given takes them as they are)"
     )
 
 
-def _shares(limbs: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def _shares(limbs: np.ndarray, matrix: np.ndarray, within: float) -> np.ndarray:
     """Of each equation: the share of samples that are off."""
-    return (np.abs(matrix @ limbs.T) > _LIMB_UV).sum(axis=1) / len(limbs)
+    return (np.abs(matrix @ limbs.T) > within).sum(axis=1) / len(limbs)
 
 
-def _what_fits(limbs: np.ndarray, there: np.ndarray, matrix: np.ndarray) -> str:
+def _what_fits(limbs: np.ndarray, there: np.ndarray, matrix: np.ndarray, within: float) -> str:
     """The least change of names or signs under which the equations hold."""
     columns = np.flatnonzero(there).tolist()
     for column in columns:
         signs = np.ones(len(LIMBS), np.float32)
         signs[column] = -1
-        if _shares(limbs * signs, matrix).max() <= _LIMB_SHARE:
+        if _shares(limbs * signs, matrix, within).max() <= _LIMB_SHARE:
             return f"they fit with lead {LIMBS[column]} inverted"
     orders = sorted(itertools.permutations(columns), key=lambda order: _moved(columns, order))
     for order in orders[1:]:
         permuted = limbs.copy()
         permuted[:, columns] = limbs[:, order]
-        if _shares(permuted, matrix).max() <= _LIMB_SHARE:
+        if _shares(permuted, matrix, within).max() <= _LIMB_SHARE:
             moved = [
                 (LIMBS[given], LIMBS[true])
                 for true, given in zip(columns, order, strict=True)

@@ -112,6 +112,11 @@ def lead_columns(names: Sequence[str], where: Path) -> list[int]:
     return columns
 
 
+def known_lead(name: str) -> bool:
+    """Whether `lead_columns` places a lead of this name."""
+    return (name or "").strip().casefold() in _LEAD_INDEX
+
+
 def resample(signal: np.ndarray, fs: float, rate: int, where: Path) -> np.ndarray:
     """Anti-aliased polyphase resampling of [T, n] from `fs` to `rate` Hz: ceil(T rate/fs) rows."""
     if fs <= 0:
