@@ -22,7 +22,7 @@ from tfds_builders.build import RATE_CONFIGS, BadRecordsError
 from tfds_builders.errors import SourceError
 
 _AGAIN = "--overwrite prepares it again, another --data_dir keeps both"
-NAMES = ("ptb_xl", "cpsc2018", "mit_bih", "simulated")
+NAMES = ("ptb_xl", "cpsc2018", "mit_bih", "ludb", "simulated")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -79,6 +79,12 @@ MIT_RHYTHM = (
     *("NSR", "AB", "AFIB", "AFL", "B", "BII", "IVR", "NOD"),
     *("P", "PREX", "SBR", "SVTA", "T", "VFL", "VT"),
 )
+# LUDB's rhythms and diagnoses, in PTB-XL's statements
+LUDB_RHYTHM = ("SR", "SBRAD", "STACH", "SARRH", "AFIB", "AFLT")
+LUDB_DIAGNOSIS = (
+    *("1AVB", "3AVB", "IRBBB", "CRBBB", "ILBBB", "CLBBB", "LAFB", "IVCD"),
+    *("LVH", "RVH", "LAO/LAE", "RAO/RAE", "PACE", "PAC", "PVC"),
+)
 
 # Namespaces of class codes, which are the sections of prompts.toml: AMI is one class as a subclass
 # and another as a statement.
@@ -111,6 +117,7 @@ TASKS = {
     },
     "cpsc2018": {"cpsc": Task("cpsc", CPSC)},
     "mit_bih": {"aami": Task("aami", AAMI), "rhythm": Task("mit_rhythm", MIT_RHYTHM)},
+    "ludb": {"rhythm": Task("scp", LUDB_RHYTHM), "diagnosis": Task("scp", LUDB_DIAGNOSIS)},
     "simulated": {
         "super": Task("super", SECTIONS["super"]),
         "findings": Task("scp", FINDINGS),

@@ -76,6 +76,10 @@ class Records:
       classes: task -> K names.
       signals: "published" where the signals are the publisher's own at this rate, "resampled"
         where the builder made them of another rate's, "simulated".
+      segments: uint8 [N, T, 12], which wave each sample of each lead is of: an index into the
+        metadata's `segments` (none, P, QRS, T); None where the dataset has no such annotations.
+      segments_mask: bool [N, T, 12], false where they say nothing: there is no wave there only
+        where this is true and `segments` 0.
     """
 
     dataset: str
@@ -92,6 +96,8 @@ class Records:
     labels: dict[str, np.ndarray]
     classes: dict[str, list[str]]
     signals: str = ""
+    segments: np.ndarray | None = None
+    segments_mask: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ecg)
@@ -105,6 +111,7 @@ class Records:
         """The records at `rows`, in that order."""
         rows = np.asarray(rows)
         names = ("length", "signal_sha256", "lead_mask", "record_id", "patient_id", "person")
+        names += ("segments", "segments_mask") if self.segments is not None else ()
         return dataclasses.replace(
             self,
             ecg=self.ecg.take(rows, axis=0),
@@ -123,6 +130,8 @@ class Records:
         for task in sorted(self.labels):
             digest.update("\0".join([task, *self.classes[task]]).encode())
             digest.update(np.packbits(self.labels[task]).data)
+        if self.segments is not None:
+            digest.update(np.where(self.segments_mask, self.segments, 255).astype(np.uint8).data)
         return digest.hexdigest()
 
 
@@ -187,6 +196,7 @@ def load(
     _check_metadata(path, metadata, rate)
     T = round(seconds * rate)
     classes = {task: list(names) for task, names in metadata["classes"].items()}
+    waves = T if "segments" in builder.info.features else 0
     N = builder.info.splits[split].num_examples
     if N == 0:
         raise UserError(f"{path}: split {split!r} has no records")
@@ -194,12 +204,12 @@ def load(
     if stored:
         info = builder.info.splits[split]
         check_hosts({f"{split} records": N, f"{split} bytes": info.num_bytes})
-        part: Any = hosts.together(lambda: _scan(path, source, hosts.part(N), T, classes, None))
+        part: Any = hosts.together(lambda: _scan(path, source, hosts.part(N), T, classes, waves))
         read = _Scanned(*(hosts.put_together(column, N) for column in part))
         ecg = Stored(source, T, np.arange(N), read.signal_sha256)
     else:
         ecg = np.zeros((N, T, len(LEADS)), np.int16)
-        read = _scan(path, source, np.arange(N), T, classes, ecg)
+        read = _scan(path, source, np.arange(N), T, classes, waves, ecg)
     return Records(
         dataset=dataset,
         split=split,
@@ -215,17 +225,22 @@ def load(
         labels=dict(zip(classes, _columns(read.labels, classes), strict=True)),
         classes=classes,
         signals=metadata["signals"],
+        segments=read.segments if waves else None,
+        segments_mask=read.segments_mask if waves else None,
     )
 
 
 class _Scanned(NamedTuple):
-    """What is read of records besides their signals; `labels` of all tasks side by side."""
+    """What is read of records besides their signals; `labels` of all tasks side by side, segments
+    of no sample where there are none."""
 
     length: np.ndarray
     signal_sha256: np.ndarray
     lead_mask: np.ndarray
     person: np.ndarray
     labels: np.ndarray
+    segments: np.ndarray
+    segments_mask: np.ndarray
     record_id: list[str]
     patient_id: list[str]
     report: list[str]
@@ -237,9 +252,11 @@ def _scan(
     rows: np.ndarray,
     T: int,
     classes: dict[str, list[str]],
-    ecg: np.ndarray | None,
+    waves: int,
+    ecg: np.ndarray | None = None,
 ) -> _Scanned:
-    """Reads rows of a data source, and keeps their signals if `ecg` [len(rows), T, 12] is given."""
+    """Reads rows of a data source, and keeps their signals if `ecg` [len(rows), T, 12] is given.
+    `waves` is T where they have segments, else 0."""
     n = len(rows)
     labels = np.zeros((n, sum(map(len, classes.values()))), bool)
     found = _Scanned(
@@ -248,6 +265,8 @@ def _scan(
         np.zeros((n, len(LEADS)), bool),
         np.full((n, 2), np.nan, np.float32),
         labels,
+        np.zeros((n, waves, len(LEADS)), np.uint8),
+        np.zeros((n, waves, len(LEADS)), bool),
         *([], [], []),
     )
     chunks = (_read(source, rows[i : i + CHUNK]) for i in range(0, n, CHUNK))
@@ -258,6 +277,8 @@ def _scan(
         found.signal_sha256[i] = _sha256(signal)
         found.lead_mask[i] = example["lead_mask"]
         found.person[i] = _person(example)
+        for name in ("segments", "segments_mask") if waves else ():
+            _cut(example[name], getattr(found, name)[i])
         for task, y in zip(classes, _columns(labels, classes), strict=True):
             y[i] = _labels(path, example, task, y.shape[1])
         for name in ("record_id", "patient_id", "report"):

@@ -75,6 +75,7 @@ def test_definitions_say_what_can_be_measured():
 
 def test_classes_are_the_builders():
     from tfds_builders.cpsc2018.read import CLASSES
+    from tfds_builders.ludb.read import CLASSES as LUDB
     from tfds_builders.mit_bih.read import AAMI_CLASSES, RHYTHMS
     from tfds_builders.ptb_xl.scp import NUM_CLASSES
     from tfds_builders.simulated.findings import CODES, SUPERCLASSES
@@ -84,6 +85,7 @@ def test_classes_are_the_builders():
 
     assert of("cpsc2018") == {"cpsc": set(CLASSES)}
     assert of("mit_bih") == {"aami": set(AAMI_CLASSES), "rhythm": set(RHYTHMS)}
+    assert of("ludb") == {task: set(codes) for task, codes in LUDB.items()}
     assert of("simulated") == {"super": set(SUPERCLASSES), "findings": set(CODES)}
     assert {task: len(classes) for task, classes in of("ptb_xl").items()} == NUM_CLASSES
     for tasks in TASKS.values():

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfds_builders import annotations
 from tfds_builders.errors import RecordError
-from tfds_builders.files import capitals
 from tfds_builders.records import read_wfdb
 
 FS = 360  # Hz
@@ -55,26 +55,9 @@ class Annotations(NamedTuple):
 
 def read_annotations(stem: Path) -> Annotations:
     """Reads `stem`.atr; raises RecordError."""
-    import wfdb  # 1 s to import, and needed for these files alone
-
     path = stem.with_name(stem.name + ".atr")
-    if not path.is_file():
-        raise RecordError(f"{path}: no such file{capitals(path)}")
-    data = path.read_bytes()
-    if data[-2:] != b"\0\0":
-        raise RecordError(f"{path}: truncated, it does not end in an end-of-file annotation")
-    if not data.strip(b"\0"):
-        raise RecordError(f"{path}: holds no annotations")
-    try:
-        annotation = wfdb.rdann(str(stem), "atr")
-    except Exception as error:
-        raise RecordError(f"{path}: unreadable annotations ({error})") from error
-    if annotation.fs not in (None, FS):
-        raise RecordError(f"{path}: annotated at {annotation.fs} Hz, not {FS} Hz")
     beats, rhythms = [], []
-    for sample, symbol, note in zip(
-        annotation.sample.tolist(), annotation.symbol, annotation.aux_note, strict=True
-    ):
+    for sample, symbol, note in annotations.read_annotations(stem, "atr", FS):
         if symbol in AAMI_OF_BEAT:
             beats.append((sample, symbol))
         elif symbol in _OTHER_BEATS:

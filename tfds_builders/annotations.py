@@ -1,0 +1,40 @@
+"""WFDB annotation files, read by wfdb and refused where they are cut short or say nothing."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from tfds_builders.errors import RecordError
+from tfds_builders.files import capitals
+
+
+class Annotation(NamedTuple):
+    """One mark: its sample, its code, and the note beside it, empty where there is none."""
+
+    sample: int
+    symbol: str
+    note: str
+
+
+def read_annotations(stem: Path, extension: str, rate: float) -> list[Annotation]:
+    """Those of the file `stem`.`extension`, in its order; raises RecordError.
+
+    `rate` in Hz is that of the record, which the file may state.
+    """
+    import wfdb  # 1 s to import, and needed for these files alone
+
+    path = stem.with_name(f"{stem.name}.{extension}")
+    if not path.is_file():
+        raise RecordError(f"{path}: no such file{capitals(path)}")
+    data = path.read_bytes()
+    if data[-2:] != b"\0\0":
+        raise RecordError(f"{path}: truncated, it does not end in an end-of-file annotation")
+    if not data.strip(b"\0"):
+        raise RecordError(f"{path}: holds no annotations")
+    try:
+        found = wfdb.rdann(str(stem), extension)
+    except Exception as error:
+        raise RecordError(f"{path}: unreadable annotations ({error})") from error
+    if found.fs not in (None, rate):
+        raise RecordError(f"{path}: annotated at {found.fs} Hz, not {rate} Hz")
+    columns = found.sample.tolist(), found.symbol, found.aux_note
+    return [Annotation(*mark) for mark in zip(*columns, strict=True)]

@@ -1,0 +1,1 @@
+"""Lobachevsky University Electrocardiography Database."""
