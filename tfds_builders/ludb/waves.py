@@ -1,7 +1,7 @@
 """From the marks of one lead to its waves and to what they say of every sample.
 
 LUDB marks a wave as `(`, its peak (`p`, `N` or `t`) and `)`. Not every wave has both brackets: of
-21,965 QRS complexes 103 have no onset, and 19 have both brackets beside their peak instead of around
+21,965 QRS complexes 103 have no onset, and 19 have both brackets beside their peak and not around
 it. So a peak is paired with its own neighbours only: read as triples, everything behind a missing
 bracket would be shifted.
 """
