@@ -3,7 +3,15 @@
 from ml_collections import ConfigDict
 
 # name -> type of its value; a name alone sets True
-ARGUMENTS = {"demo": bool, "paper": bool, "modern": bool, "rate": int, "text": str, "seed": int}
+ARGUMENTS = {
+    "demo": bool,
+    "paper": bool,
+    "modern": bool,
+    "code": bool,
+    "rate": int,
+    "text": str,
+    "seed": int,
+}
 
 
 def parse_arg(arg: str | None) -> ConfigDict:
@@ -57,7 +65,9 @@ def base(given: ConfigDict) -> ConfigDict:
     c.checkpoint_seconds = 30.0  # at most so much work is lost; an epoch is the smallest unit
 
     c.model = ConfigDict()
-    c.model.depth = 18
+    c.model.encoder = "resnet1d"  # or wav2vec2, s4
+    c.model.size = "small"  # of those two: small, base; of wav2vec2 also large
+    c.model.depth = 18  # of resnet1d
     c.model.width = 64
     c.model.dtype = "float32"  # or bfloat16, or auto: bfloat16 where there is an accelerator
     c.model.convolution = "auto"  # or plain, winograd: the same figures
@@ -103,6 +113,7 @@ def base(given: ConfigDict) -> ConfigDict:
     )
     c.evaluate.fractions = (1.0,)  # of the training labels that the linear probe learns from
     c.evaluate.finetune_fractions = (0.05,)  # of those that fine-tuning learns from
+    c.evaluate.finetune_leads = (12,)  # and fewer: a network for each, all others zero throughout
     c.evaluate.conditions = ()  # harder test records, such as "6 leads"; "all" of them
     c.evaluate.controls = ("random",)  # and others: see ecg_jax/evaluation/controls.py
     c.evaluate.retrieval = True
@@ -119,6 +130,8 @@ def base(given: ConfigDict) -> ConfigDict:
 
 def against_reports(given: ConfigDict, method: str) -> ConfigDict:
     """A run that learns from reports, before its config changes it."""
+    if given.code:
+        raise ValueError(f"{method} has no config argument code")
     c = base(given)
     c.method = method
     c.text = ConfigDict()
@@ -179,8 +192,8 @@ WITHOUT_NEGATIVES = 5e-4
 def self_supervised(given: ConfigDict, method: str) -> ConfigDict:
     """A run without text: two views of a record, heads of 512 and 128 units; nearest
     neighbours on validation are watched."""
-    if given.paper or given.text:
-        raise ValueError(f"{method} has no config arguments paper and text")
+    if given.paper or given.text or given.code:
+        raise ValueError(f"{method} has no config arguments paper, code and text")
     c = base(given)
     c.method = method
     modern(c)

@@ -26,7 +26,7 @@ from ecg_jax.evaluation.protocols import report_bank
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.methods import lasting
 from ecg_jax.report import fill, picture_file, pictures
-from ecg_jax.run import workdir
+from ecg_jax.run import exported, workdir
 from ecg_jax.run.experiment import Experiment, open_experiment
 from ecg_jax.runtime import hosts, lock, process, storage
 from ecg_jax.runtime.checkpoint import Checkpoints
@@ -124,6 +124,7 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
                 rows += examine.rows(part, paper=config.evaluate.paper, draws=config.evaluate.draws)
         if isinstance(subject, Subject):
             rows += examine.retrieval_rows(subject) if config.evaluate.retrieval else []
+            rows += examine.identification_rows(subject)
             rows += examine.null_rows(subject) if subject.name == "random" else []
     if not rows:
         raise UserError(
@@ -153,7 +154,12 @@ def restore(folder: Path, params: Any, state: Any) -> tuple[int, Any, Any]:
     Raises:
       UserError: there is none that is whole.
     """
-    best = Checkpoints(folder / "checkpoints" / "best", keep=1).restore(frozen(params, state))
+    like = frozen(params, state)
+    if storage.exists(folder / exported.WEIGHTS):  # an imported model: no run of ours
+        saved = workdir.read(folder)[1]
+        tree = exported.restore(folder, saved["weights_sha256"], like)
+        return 0, tree["params"], tree["method"]
+    best = Checkpoints(folder / "checkpoints" / "best", keep=1).restore(like)
     if best is None:
         raise UserError(f"{folder} has no best checkpoint yet: train it with its own command")
     step, tree, _ = best
@@ -205,7 +211,8 @@ def check_records(experiment: Experiment, folder: Path) -> Experiment:
         columns contradict each other, or see `known_leads`.
     """
     _, saved = workdir.read(folder)
-    transfer = experiment.config.dataset != saved["config"]["dataset"]
+    imported = "imported" in saved
+    transfer = imported or experiment.config.dataset != saved["config"]["dataset"]
     now = {} if transfer else workdir.fingerprints(experiment)
     experiment = known_leads(experiment, saved.get("leads", LEADS))
     if differ := differences(experiment, saved, now):
@@ -215,7 +222,9 @@ def check_records(experiment: Experiment, folder: Path) -> Experiment:
         )
     splits = (experiment.train, experiment.validation, experiment.test)
     check_leaks(*splits)
-    if transfer:
+    if imported:
+        print(f"imported: {saved['imported']}")
+    elif transfer:
         check_transfer(experiment, saved["config"]["dataset"])
     for task in experiment.config.evaluate.tasks:
         label_check.check_labels(*splits, task)

@@ -8,7 +8,6 @@ reports, holds their embeddings and counts, no text. `load_exported` reads the f
 """
 
 import argparse
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable
@@ -18,8 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from ecg_jax import Config, evaluate
 from ecg_jax.data import normalize
@@ -31,11 +29,12 @@ from ecg_jax.methods import Encoded, build
 from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import NO_TOWER, blank
+from ecg_jax.run.exported import CONFIG, WEIGHTS, check_shapes, flatten, read_arrays, sha256_of
 from ecg_jax.runtime import cache, parallel, process, storage
 from ecg_jax.runtime.checkpoint import Checkpoints
 
 FORMAT = 1
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+CARD = "README.md"
 BANK = "bank.safetensors"
 PROVENANCE = ("ecg_jax", "commit", "python", "packages", "device", "splits")
 
@@ -85,7 +84,29 @@ def export(folder: Path, out: Path) -> None:
     if restored is None:
         raise UserError(f"{folder} has no best checkpoint yet: train it with its own command")
     step, tree, _ = restored
-    arrays = _flatten(jax.device_get(tree))
+    arrays = flatten(jax.device_get(tree))
+    held = report_bank.load(folder / evaluate.BANK)
+    bank = held[0] if held and held[1] == step else None
+
+    def described(digests: dict[str, str]) -> tuple[dict[str, Any], str]:
+        description = describe(config, saved, step, digests)
+        return description, card(description, arrays, folder)
+
+    write(out, arrays, described, bank)
+
+
+def write(
+    out: Path,
+    arrays: dict[str, np.ndarray],
+    described: Callable[[dict[str, str]], tuple[dict[str, Any], str]],
+    bank: report_bank.Bank | None = None,
+) -> None:
+    """A folder of a model, whole or not at all; `described(digests)` gives what config.json says of
+    files of these digests, and the card.
+
+    Raises:
+      UserError: it cannot be written.
+    """
     beside = None if storage.remote(out) else out.parent
     try:
         if beside:
@@ -94,13 +115,13 @@ def export(folder: Path, out: Path) -> None:
             part = Path(scratch) / "model"
             part.mkdir()
             save_file(arrays, part / WEIGHTS, metadata={"format": "ecg_jax"})
-            description = describe(config, saved, step, _sha256(part / WEIGHTS))
-            held = report_bank.load(folder / evaluate.BANK)
-            if held and held[1] == step:
-                save_file(held[0]._asdict(), part / BANK, metadata={"format": "ecg_jax"})
-                description["bank_sha256"] = _sha256(part / BANK)
+            digests = {"weights_sha256": sha256_of(part / WEIGHTS)}
+            if bank is not None:
+                save_file(bank._asdict(), part / BANK, metadata={"format": "ecg_jax"})
+                digests["bank_sha256"] = sha256_of(part / BANK)
+            description, text = described(digests)
             workdir.write_json(part / CONFIG, description)
-            (part / CARD).write_text(card(description, arrays, folder), encoding="utf-8")
+            (part / CARD).write_text(text, encoding="utf-8")
             if not beside:  # config.json comes last: without it there is no model
                 for name in (WEIGHTS, CARD, CONFIG):
                     with storage.reached(out):
@@ -113,7 +134,9 @@ def export(folder: Path, out: Path) -> None:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
 
 
-def describe(config: Config, saved: dict[str, Any], step: int, sha256: str) -> dict[str, Any]:
+def describe(
+    config: Config, saved: dict[str, Any], step: int, digests: dict[str, str]
+) -> dict[str, Any]:
     """What config.json says."""
     text = {name: config.text[name] for name in ("language", "template") if "text" in config}
     return {
@@ -128,7 +151,7 @@ def describe(config: Config, saved: dict[str, Any], step: int, sha256: str) -> d
             "normalize": config.normalize,
         },
         "text_tower": {**saved["text_tower"], **text},
-        "weights_sha256": sha256,
+        **digests,
         "provenance": {
             **{name: saved.get(name) for name in PROVENANCE},
             "dataset": config.dataset,
@@ -214,11 +237,8 @@ def load_exported(folder: Path | str) -> Exported:
         raise UserError(f"{folder / CONFIG} is damaged ({error}): export it again") from None
     if not known:
         raise UserError(f"{folder} has format {description['format']}, this program reads {FORMAT}")
-    arrays = _read_arrays(folder / WEIGHTS, sha256)
-    expected = {name: leaf.shape for name, leaf in _flatten(_shapes(config, width)).items()}
-    found = {name: array.shape for name, array in arrays.items()}
-    if wrong := sorted(n for n in expected | found if expected.get(n) != found.get(n)):
-        raise UserError(f"{folder / WEIGHTS} does not fit {CONFIG}: {', '.join(wrong[:8])}")
+    arrays = read_arrays(folder / WEIGHTS, sha256)
+    check_shapes(folder / WEIGHTS, arrays, _shapes(config, width))
     variables = traverse_util.unflatten_dict(jax.device_put(arrays), sep="/")
     variables = {"params": variables["params"], "method": variables.get("method", {})}
     method = build(config)
@@ -232,18 +252,9 @@ def load_exported(folder: Path | str) -> Exported:
     encode_text = jax.jit(lambda x: text(variables["params"], x)) if text else None
     bank = None
     if "bank_sha256" in description:
-        held = _read_arrays(folder / BANK, description["bank_sha256"])
+        held = read_arrays(folder / BANK, description["bank_sha256"])
         bank = report_bank.Bank(**held)
     return Exported(description, variables, encode, encode_text, bank)
-
-
-def _read_arrays(path: Path, sha256: str) -> dict[str, np.ndarray]:
-    try:
-        if _sha256(path) != sha256:
-            raise UserError(f"{path} is damaged: its sha256 is not that in {CONFIG}")
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}): export it again") from None
 
 
 def _shapes(config: Config, width: int, sharding: Any = None) -> dict[str, Any]:
@@ -254,16 +265,6 @@ def _shapes(config: Config, width: int, sharding: Any = None) -> dict[str, Any]:
     if sharding is None:
         return tree
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-
-
-def _flatten(tree: dict[str, Any]) -> dict[str, Any]:
-    """{"params": {"encoder": {...}}} -> {"params/encoder/...": array}"""
-    return traverse_util.flatten_dict(tree, sep="/")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

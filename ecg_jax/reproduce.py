@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from ecg_jax import Config, evaluate, report, train
 from ecg_jax.data import records
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation import controls
+from ecg_jax.evaluation import controls, robustness
 from ecg_jax.evaluation.figures import across, predictions, results
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.papers.beside import beside
@@ -49,6 +49,10 @@ class Table:
       baselines: other methods of `configs/`, pre-trained and evaluated alike.
       once: whether baselines and the control with permuted reports have the first seed alone.
       rate: in Hz, if the command names none.
+      everywhere: whether baselines are examined under the conditions, too.
+      retrieval: whether reports are retrieved on PTB-XL.
+      finetune_leads: as in `config.evaluate`.
+      lead_sets: how many leads a pre-training is shown; with each, all of the table's methods.
     """
 
     method: str
@@ -64,11 +68,15 @@ class Table:
     baselines: tuple[str, ...] = ()
     once: bool = False
     rate: int = 500
+    everywhere: bool = False
+    retrieval: bool = True
+    finetune_leads: tuple[int, ...] = (12,)
+    lead_sets: tuple[int, ...] = (12,)
 
 
 RANK = "validation/effective_rank"  # in metrics.jsonl
 READING = ("zero_shot", "zero_shot_reports", "own_report")
-FROZEN = (*READING, "linear_probe", "attention_probe", "knn")
+FROZEN = (*READING, "linear_probe", "attention_probe", "knn", "identify")
 
 
 class Run(NamedTuple):
@@ -77,10 +85,12 @@ class Run(NamedTuple):
     method: str
     seed: int
     encoder: str
+    leads: int = 12
 
     @property
     def folder(self) -> str:
-        return f"{'shuffled' if self.encoder == 'shuffled' else self.method}_{self.seed}"
+        few = "" if self.leads == 12 else f"_of_{self.leads}"
+        return f"{'shuffled' if self.encoder == 'shuffled' else self.method}{few}_{self.seed}"
 
 
 NAMES = {
@@ -96,6 +106,11 @@ NAMES = {
     "clocs": "CLOCS",
     "astcl": "ASTCL",
     "mets": "METS",
+    "w2v_cmsc_rlm": "W2V+CMSC+RLM",
+    "w2v": "W2V",
+    "cmsc": "CMSC",
+    "w2v_rlm": "W2V+RLM",
+    "cmsc_rlm": "CMSC+RLM",
 }  # as the papers print them
 
 SUPER, CPSC = {"ptb_xl": ("super",)}, {"cpsc2018": ("cpsc",)}
@@ -106,7 +121,33 @@ METS = functools.partial(
     shuffled=True,
     baselines=("simclr",),
 )
+LEAD_AGNOSTIC_CONFIGS = ("w2v_cmsc_rlm", "w2v", "cmsc", "w2v_rlm", "cmsc_rlm")
+LEAD_SETS = ("6 leads", "4 leads", "3 leads", "2 leads", "1 lead")
+LEAD_AGNOSTIC = functools.partial(
+    Table,
+    "w2v_cmsc_rlm",
+    {"ptb_xl": ("challenge", "super")},
+    ("linear_probe", "identify", "finetune"),
+    (0.1, 1.0),
+    rules=("corrected",),
+    finetune_rules=("corrected",),
+    finetune_fractions=(1.0,),
+    rate=100,
+    everywhere=True,
+    retrieval=False,
+)
 TABLES = {
+    "lead-agnostic-table1": LEAD_AGNOSTIC(
+        LEAD_SETS,
+        baselines=("w2v", "cmsc", "simclr", "etp"),
+        finetune_leads=(12, 6, 4, 3, 2, 1),
+    ),
+    "lead-agnostic-table2": LEAD_AGNOSTIC(
+        (), baselines=("w2v", "cmsc"), lead_sets=(12, 6, 3, 2, 1)
+    ),
+    "lead-agnostic-table3": LEAD_AGNOSTIC(
+        LEAD_SETS, baselines=("w2v_rlm", "cmsc_rlm"), finetune_leads=(12, 6, 3, 2, 1)
+    ),
     "ptb-xl": Table(
         "etp",
         {"ptb_xl": ("super", "sub", "form", "rhythm", "diagnostic", "all")},
@@ -129,7 +170,7 @@ TABLES = {
         (0.01, 0.1, 1.0),
         shuffled=True,
         finetune_rules=("corrected",),
-        baselines=tuple(NAMES),
+        baselines=tuple(name for name in NAMES if name not in LEAD_AGNOSTIC_CONFIGS),
     ),
     "etp-table2": Table("etp", SUPER, ("zero_shot", "supervised"), shuffled=True),
     "etp-table3": Table("etp", CPSC, ("zero_shot", "supervised"), shuffled=True),
@@ -155,10 +196,10 @@ def main() -> None:
     parser.add_argument("--data_dir", default="data", help="folder of the prepared records")
     parser.add_argument("--source", help="folder of PTB-XL as published, if it is to be prepared")
     parser.add_argument(
-        "--rate", type=int, choices=(100, 500), help="default: 100 of ptb-xl, or 500"
+        "--rate", type=int, choices=(100, 500), help="default: that of the table, 100 or 500"
     )
     parser.add_argument("--text", default="clinicalbert", help="text tower")
-    parser.add_argument("--recipe", default="modern", choices=("modern", "paper"))
+    parser.add_argument("--recipe", default="modern", choices=("modern", "paper", "code"))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--datasets", help="comma-separated, if not all that the table evaluates")
     parser.add_argument("--methods", help="comma-separated baselines, if not the table's own")
@@ -255,8 +296,15 @@ def narrowed(args: argparse.Namespace) -> Table:
             if name == "common" or not name.isidentifier() or not _config(name):
                 raise UserError(f"--methods {name}: configs/ has no such method")
         table = dataclasses.replace(table, baselines=names)
-    if args.recipe == "paper" and (others := [n for n in table.baselines if not reads_text(n)]):
-        print(f"--recipe paper: left out, as they have no such recipe here: {', '.join(others)}")
+    if args.recipe not in recipes(table.method):
+        raise UserError(
+            f"--recipe {args.recipe}: {table.method} has {', '.join(recipes(table.method))}"
+        )
+    if others := [name for name in table.baselines if args.recipe not in recipes(name)]:
+        print(
+            f"--recipe {args.recipe}: left out, as they have no such recipe here: "
+            f"{', '.join(others)}"
+        )
         kept = tuple(name for name in table.baselines if name not in others)
         table = dataclasses.replace(table, baselines=kept)
     return table
@@ -279,15 +327,29 @@ def reads_text(method: str) -> bool:
     return "text" in importlib.import_module(f"configs.{method}").get_config()
 
 
+def recipes(method: str) -> tuple[str, ...]:
+    """What a method's config can be asked for, besides its own: how papers trained it."""
+    if method in LEAD_AGNOSTIC_CONFIGS:
+        return ("modern", "paper", "code")
+    return ("modern", "paper") if reads_text(method) else ("modern",)
+
+
 def runs(table: Table, seeds: Sequence[int]) -> list[Run]:
     """Every pre-training of a table."""
     kinds = [(table.method, "trained")] + [(table.method, "shuffled")] * table.shuffled
     kinds += [(name, NAMES.get(name, name)) for name in table.baselines]
-    return [
+    made = [
         Run(method, seed, encoder)
         for method, encoder in kinds
         for seed in (seeds[:1] if table.once and encoder != "trained" else seeds)
     ]
+    few = [
+        run._replace(encoder=f"{NAMES.get(run.method, run.method)}, {n} leads", leads=n)
+        for n in table.lead_sets
+        for run in made
+        if n != 12
+    ]
+    return made + few
 
 
 def recipe(args: argparse.Namespace, table: Table, run: Run) -> Config:
@@ -295,10 +357,14 @@ def recipe(args: argparse.Namespace, table: Table, run: Run) -> Config:
     from."""
     module = importlib.import_module(f"configs.{run.method}")
     text = f"{args.recipe},text={args.text}," if reads_text(run.method) else ""
+    if run.method in LEAD_AGNOSTIC_CONFIGS and args.recipe != "modern":
+        text = f"{args.recipe},"
     config = module.get_config(f"{text}rate={args.rate},seed={run.seed}")
     config.data_dir = args.data_dir
     if run.encoder == "shuffled":
         config.text.shuffle = True
+    if run.leads != 12:
+        config.model.leads = robustness.SUBSETS[run.leads]
     if table.baselines:
         config.eval_every = 5
     return config
@@ -397,13 +463,16 @@ def wanted(table: Table, run: Run, config: Config, dataset: str) -> Config:
         fractions=table.fractions,
         rules=table.rules,
         finetune_rules=table.finetune_rules,
+        finetune_leads=table.finetune_leads,
         finetune_fractions=tuple(
-            f for f in table.finetune_fractions if f < 1 or run.method == table.method
+            f
+            for f in table.finetune_fractions
+            if f < 1 or table.everywhere or run.method == table.method
         ),
         controls=table.controls,
-        paper=table.method,
-        conditions=table.conditions if run.method == table.method else (),
-        retrieval=dataset == "ptb_xl",
+        paper=table.method if reads_text(table.method) else "etp",
+        conditions=table.conditions if table.everywhere or run.method == table.method else (),
+        retrieval=table.retrieval and dataset == "ptb_xl",
     )
     return config
 

@@ -10,6 +10,7 @@ import functools
 import importlib
 import itertools
 import json
+import math
 import os
 import signal
 import time
@@ -24,7 +25,7 @@ from flax import linen as nn
 
 from configs import etp
 from ecg_jax.losses import contrastive
-from ecg_jax.models import batch_norm, resnet1d
+from ecg_jax.models import batch_norm, resnet1d, s4, wav2vec2
 from ecg_jax.run.experiment import Experiment, open_experiment
 from ecg_jax.runtime import hosts, parallel
 from ecg_jax.training import feed
@@ -35,7 +36,11 @@ STEPS = 5
 STARTS = {"smooth": 2, "relu": 6}  # of each network: one agrees always, the other mostly
 SHALLOW = {18: (1, 1)}  # the stages of a network that compiles in little time
 CONFIGS = Path(__file__).parent.parent / "configs"
-METHODS = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("common",))
+# Four of one method's configs are options of the fifth.
+OPTIONS = ("w2v", "cmsc", "w2v_rlm", "cmsc_rlm")
+METHODS = sorted(
+    path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("common", *OPTIONS)
+)
 # Options that change what is computed: name -> (method, fields of config.model).
 VARIANTS = {
     "moco_v3": ("moco", {"version": 3}),
@@ -51,13 +56,23 @@ OWN = {
     "cpc": {"context": 3, "times": 2, "steps": 2},
     "astcl": {"dim": 64, "hidden": 64},  # its bottleneck is a quarter of that
 }
-LEAST = {"simsiam": -1.0}  # of the losses that do not end at 0
+# Of the losses that do not end at 0; of noise, no hidden token can be told from 100 others.
+LEAST = {"simsiam": -1.0, "w2v_cmsc": math.log(101)}
 BEGINS = {"moco": 2}  # the first update whose loss counts: the queue is full
 
 
 def shallow(setattr):
     """Two blocks instead of eight: what is tested of every method takes a third of the time."""
     setattr(resnet1d, "STAGES", SHALLOW)
+    setattr(wav2vec2, "SIZES", {"small": wav2vec2.Size(1, 32, 2, 32)})
+    setattr(wav2vec2, "TOKENS", {"small": 8})
+    setattr(s4, "SIZES", {"small": s4.Size(1, 16, 2)})
+
+
+def narrow(config, **fields):
+    """Few channels and units; a width is the ResNet's."""
+    width = {"width": 8} if config.model.encoder == "resnet1d" else {}
+    config.model.update(width | {"hidden": 16, "dim": 8} | fields)
 
 
 def tiny(name, data_dir):
@@ -66,7 +81,7 @@ def tiny(name, data_dir):
     module = importlib.import_module(f"configs.{method}")
     config = module.get_config("demo")
     config.update(data_dir=str(data_dir), build=False, batch_size=16, shards=16, seconds=5.0)
-    config.model.update(width=8, hidden=16, dim=8, convolution="plain")
+    narrow(config, convolution="plain")
     for chain in ("augment", "augment_second"):  # each step takes time to compile
         config[chain] = config[chain][:2]
     config.optimizer.update(learning_rate=3e-3, schedule="constant")

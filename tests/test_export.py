@@ -121,7 +121,7 @@ def test_a_folder_without_a_checkpoint(run, tmp_path):
 def reseal(folder):
     """Makes config.json vouch for the weights that are there now."""
     config = json.loads((folder / "config.json").read_text())
-    config["weights_sha256"] = export._sha256(folder / "model.safetensors")
+    config["weights_sha256"] = export.sha256_of(folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
 
 

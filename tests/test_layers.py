@@ -20,14 +20,16 @@ LAYERS = {
         ("evaluation", "planning"),
         ("report",),
         ("evaluate",),
-        ("train", "export", "tools"),
-        ("reproduce", "show_prompts", "show_augment"),
+        ("train", "export"),
+        ("tools",),
+        ("reproduce", "show_prompts", "show_augment", "import_weights"),
         ("plan",),
     ),
     "evaluation": (
         ("tasks", "fractions", "robustness", "heart_rate"),
         ("figures", "guards"),
-        ("protocols", "papers"),
+        ("protocols", "papers", "challenge"),
+        ("identify",),
         ("subject",),
         ("controls",),
         ("scoring", "stand_ins"),
@@ -40,7 +42,7 @@ LAYERS = {
         ("estimate",),
         ("show",),
     ),
-    "run": (("config",), ("experiment",), ("provenance",), ("workdir",)),
+    "run": (("config",), ("experiment",), ("provenance",), ("exported", "workdir")),
     "training": (("feed", "optim", "pace", "profile", "progress", "state"), ("step",)),
 }
 LEVEL = {

@@ -52,8 +52,9 @@ RATE_CONFIGS = [
 
 
 # Of the prepared records' form. `ecg_jax.data.records` reads this major version and no other.
-VERSION = tfds.core.Version("2.0.0")
+VERSION = tfds.core.Version("2.1.0")
 RELEASE_NOTES = {
+    "2.1.0": "When PTB-XL's records were made.",
     "2.0.0": "Signals as bytes; the metadata say whether they are published or resampled.",
     "1.0.0": "Initial release.",
 }

@@ -22,7 +22,7 @@ from tfds_builders.build import RATE_CONFIGS, BadRecordsError
 from tfds_builders.errors import SourceError
 
 _AGAIN = "--overwrite prepares it again, another --data_dir keeps both"
-NAMES = ("ptb_xl", "cpsc2018", "mit_bih", "ludb", "simulated")
+NAMES = ("ptb_xl", "cpsc2018", "cinc2021", "mit_bih", "ludb", "simulated")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -119,6 +119,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         choices=("checked", "as_given"),
         help="as_given takes leads I to aVF that contradict Einthoven's law (default: checked)",
     )
+    parser.add_argument(
+        "--databases",
+        help="of cinc2021, comma-separated (default: all but ptb and st_petersburg_incart)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--skip_bad", action="store_true", help="go on without unusable records")
     parser.add_argument("--records", type=int, help="how many to simulate (simulated only)")
@@ -129,6 +133,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--records applies to simulated only")
     if args.signals and (args.name != "ptb_xl" or args.rate != 100):
         parser.error("--signals applies to ptb_xl with --rate 100 only: all else has one source")
+    if args.databases is not None:
+        if args.name != "cinc2021":
+            parser.error("--databases applies to cinc2021 only")
+        from tfds_builders.cinc2021.read import DATABASES
+
+        args.databases = tuple(args.databases.split(","))
+        if unknown := [name for name in args.databases if name not in DATABASES]:
+            parser.error(f"--databases: no {unknown[0]!r}: there are {', '.join(DATABASES)}")
     if args.records is not None and args.records < 1:
         parser.error(f"--records {args.records}: at least 1")
     try:
@@ -148,6 +160,8 @@ def _builder(args: argparse.Namespace, data_dir: Path) -> tfds.core.DatasetBuild
         builder.skip_bad = True
     if args.limb_leads:
         builder.limb_leads = args.limb_leads == "checked"
+    if args.databases:
+        builder.databases = args.databases
     if args.signals:
         builder.signals = args.signals
     if args.records is not None and not (args.overwrite and builder.is_prepared()):

@@ -5,6 +5,8 @@ PTB-XL's grouping is that of its `scp_statements.csv` (Wagner et al. 2020, table
 
 from typing import NamedTuple
 
+from ecg_jax.data import challenge
+
 # superclass -> subclass -> the diagnostic SCP-ECG statements that count for it
 _DIAGNOSTIC = {
     "NORM": {"NORM": "NORM"},
@@ -95,6 +97,7 @@ SECTIONS = {
     "cpsc": CPSC,
     "aami": AAMI,
     "mit_rhythm": MIT_RHYTHM,
+    "challenge": challenge.CLASSES,
 }
 
 
@@ -114,8 +117,10 @@ TASKS = {
         "form": Task("scp", FORM),
         "rhythm": Task("scp", RHYTHM),
         "all": Task("scp", STATEMENTS),
+        "challenge": Task("challenge", challenge.PTB_XL),  # made of `all` when records are read
     },
     "cpsc2018": {"cpsc": Task("cpsc", CPSC)},
+    "cinc2021": {"challenge": Task("challenge", challenge.CLASSES)},
     "mit_bih": {"aami": Task("aami", AAMI), "rhythm": Task("mit_rhythm", MIT_RHYTHM)},
     "ludb": {"rhythm": Task("scp", LUDB_RHYTHM), "diagnosis": Task("scp", LUDB_DIAGNOSIS)},
     "simulated": {

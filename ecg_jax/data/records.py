@@ -15,12 +15,15 @@ os.environ.setdefault("TFDS_NO_TENSORFLOW", "1")
 
 import numpy as np
 
+from ecg_jax.data import challenge
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.runtime import cache, hosts, storage
 
 MAJOR = 2  # of the builders' versions, whose records are read
 CHUNK = 256  # records read at a time
+# (dataset, task): labels that are made of others when records are read, and not stored.
+DERIVED = {("ptb_xl", "challenge")}
 COPY = "give all hosts one copy of the prepared data, and start again"
 
 
@@ -80,6 +83,8 @@ class Records:
         metadata's `segments` (none, P, QRS, T); None where the dataset has no such annotations.
       segments_mask: bool [N, T, 12], false where they say nothing: there is no wave there only
         where this is true and `segments` 0.
+      recorded: float64 [N], days since 1970; NaN where it is not known. None in records that were
+        made without it.
     """
 
     dataset: str
@@ -98,6 +103,7 @@ class Records:
     signals: str = ""
     segments: np.ndarray | None = None
     segments_mask: np.ndarray | None = None
+    recorded: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ecg)
@@ -117,6 +123,7 @@ class Records:
             ecg=self.ecg.take(rows, axis=0),
             **{name: getattr(self, name)[rows] for name in names},
             report=[self.report[i] for i in rows],
+            recorded=None if self.recorded is None else self.recorded[rows],
             labels={task: y[rows] for task, y in self.labels.items()},
         )
 
@@ -128,6 +135,8 @@ class Records:
         for text in (*self.record_id, *self.patient_id, *self.report):
             digest.update(text.encode() + b"\0")
         for task in sorted(self.labels):
+            if (self.dataset, task) in DERIVED:
+                continue  # says nothing that the others do not
             digest.update("\0".join([task, *self.classes[task]]).encode())
             digest.update(np.packbits(self.labels[task]).data)
         if self.segments is not None:
@@ -210,6 +219,10 @@ def load(
     else:
         ecg = np.zeros((N, T, len(LEADS)), np.int16)
         read = _scan(path, source, np.arange(N), T, classes, waves, ecg)
+    labels = dict(zip(classes, _columns(read.labels, classes), strict=True))
+    if (dataset, "challenge") in DERIVED and "all" in classes:
+        labels["challenge"] = challenge.from_scp(labels["all"], classes["all"])
+        classes = {**classes, "challenge": list(challenge.PTB_XL)}
     return Records(
         dataset=dataset,
         split=split,
@@ -222,11 +235,12 @@ def load(
         patient_id=np.array(read.patient_id),
         report=read.report,
         person=read.person,
-        labels=dict(zip(classes, _columns(read.labels, classes), strict=True)),
+        labels=labels,
         classes=classes,
         signals=metadata["signals"],
         segments=read.segments if waves else None,
         segments_mask=read.segments_mask if waves else None,
+        recorded=read.recorded,
     )
 
 
@@ -238,6 +252,7 @@ class _Scanned(NamedTuple):
     signal_sha256: np.ndarray
     lead_mask: np.ndarray
     person: np.ndarray
+    recorded: np.ndarray
     labels: np.ndarray
     segments: np.ndarray
     segments_mask: np.ndarray
@@ -264,6 +279,7 @@ def _scan(
         np.zeros((n, 32), np.uint8),
         np.zeros((n, len(LEADS)), bool),
         np.full((n, 2), np.nan, np.float32),
+        np.full(n, np.nan),
         labels,
         np.zeros((n, waves, len(LEADS)), np.uint8),
         np.zeros((n, waves, len(LEADS)), bool),
@@ -279,6 +295,7 @@ def _scan(
         found.person[i] = _person(example)
         for name in ("segments", "segments_mask") if waves else ():
             _cut(example[name], getattr(found, name)[i])
+        found.recorded[i] = example.get("recorded", np.nan)
         for task, y in zip(classes, _columns(labels, classes), strict=True):
             y[i] = _labels(path, example, task, y.shape[1])
         for name in ("record_id", "patient_id", "report"):

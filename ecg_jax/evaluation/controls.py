@@ -55,9 +55,12 @@ def subject(material: Material, name: str) -> Subject | Control | None:
     Raises:
       UserError: there is no control of that name.
     """
-    experiment = material.experiment
+    experiment, config = material.experiment, material.experiment.config
     if name == "random":
         return Subject(name, material, *calibrated(experiment, *_start(experiment, 0)))
+    if name in UNTRAINED and UNTRAINED[name].model and config.model.encoder != "resnet1d":
+        print(f"{name}: left out, it is a form of resnet1d, and this is {config.model.encoder}")
+        return None
     if name in UNTRAINED:
         return Control(name, material, untrained(experiment, UNTRAINED[name]))
     if name not in NAMES:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ecg_jax import Config
 from ecg_jax.errors import NoFigureError, UserError
-from ecg_jax.evaluation import controls, robustness, scoring
+from ecg_jax.evaluation import challenge, controls, identify, robustness, scoring
 from ecg_jax.evaluation.figures import bootstrap, metrics, results
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.guards import label_check
@@ -42,6 +42,11 @@ def check(config: Config) -> None:
         if len(set(asked)) < len(asked):
             raise UserError(f"evaluate.{field}={','.join(map(str, asked))}: name each once")
     asked = config.evaluate
+    if unknown := [n for n in asked.finetune_leads if n not in robustness.SUBSETS]:
+        raise UserError(
+            f"evaluate.finetune_leads={unknown[0]}: there are sets of "
+            f"{', '.join(map(str, robustness.SUBSETS))} leads"
+        )
     trains = {"finetune", "supervised"} & set(asked.protocols)
     if trains and not set(asked.finetune_rules) & set(asked.rules):
         raise UserError(
@@ -220,8 +225,9 @@ def _knn(subject: Subject, task: str) -> Iterator[Predictions]:
 
 
 def _finetune(subject: Subject, task: str) -> Iterator[Predictions]:
-    for fraction in subject.material.experiment.config.evaluate.finetune_fractions:
-        yield from _trained_on(subject, task, "finetune", fraction)
+    asked = subject.material.experiment.config.evaluate
+    for fraction, leads in itertools.product(asked.finetune_fractions, asked.finetune_leads):
+        yield from _trained_on(subject, task, "finetune", fraction, leads)
 
 
 def _supervised(subject: Subject, task: str) -> Iterator[Predictions]:
@@ -230,20 +236,28 @@ def _supervised(subject: Subject, task: str) -> Iterator[Predictions]:
 
 
 def _trained_on(
-    subject: Subject, task: str, protocol: str, fraction: float
+    subject: Subject, task: str, protocol: str, fraction: float, leads: int = 12
 ) -> Iterator[Predictions]:
     """A network for each rule, trained on the records and labels that it judges."""
     encoder = "supervised" if protocol == "supervised" else subject.name
 
     def scored(rule: str) -> Iterator[Predictions]:
-        fitted = scoring.fit_finetune(subject, task, rule, fraction)
+        fitted = scoring.fit_finetune(subject, task, rule, fraction, leads)
+        options = dict(fraction=fraction, encoder=encoder)
+        condition = "" if leads == 12 else f"trained on {leads} lead{'s' if leads > 1 else ''}"
         yield scoring.predictions(
-            subject, task, protocol, rule, fitted, fraction=fraction, encoder=encoder
+            subject, task, protocol, rule, fitted, condition=condition, **options
         )
 
     config = subject.material.experiment.config.evaluate
     rules = [rule for rule in config.finetune_rules if rule in config.rules]
     yield from _by_rule(subject, task, scored, rules)
+
+
+def _identify(subject: Subject, task: str) -> Iterator[Predictions]:
+    """Has no task: see `identification_rows`."""
+    del subject, task
+    yield from ()
 
 
 PROTOCOLS: dict[str, Callable[[Subject, str], Iterator[Predictions]]] = {
@@ -255,6 +269,7 @@ PROTOCOLS: dict[str, Callable[[Subject, str], Iterator[Predictions]]] = {
     "knn": _knn,
     "finetune": _finetune,
     "supervised": _supervised,
+    identify.PROTOCOL: _identify,
 }
 
 
@@ -284,6 +299,8 @@ def rows(predictions: Predictions, *, paper: str, draws: int) -> list[results.Ro
     else:
         drawn = bootstrap.draws(p.patient_id, draws)
         found = results.rows(p.y, p.score, p.threshold, p.patient_id, draws=drawn, **where)
+        if p.task == challenge.TASK:
+            found.append(challenge.row(p, drawn, **where))
     extras = dict(rule=p.rule, fraction=p.fraction, condition=p.condition, choice=p.note)
     return [row | extras for row in found]
 
@@ -331,6 +348,44 @@ def null_rows(subject: Subject) -> list[results.Row]:
         note = f"{NULL}: mean and 95 % of {len(values)} draws"
         extras = dict(positives=int(y.any(axis=0).sum()), chance=0.5, note=note, choice="")
         table.append(row | extras | dict(rule="corrected", fraction=None, condition=""))
+    return table
+
+
+def identification_rows(subject: Subject) -> list[results.Row]:
+    """Rank-1 and rank-5 of the test patients and of all of the dataset's, by whole records and by
+    crops of them; none where it is not asked for.
+
+    Raises:
+      UserError: no patient has two records, or see `identify.check_known` and `crop`.
+    """
+    experiment = subject.material.experiment
+    if identify.PROTOCOL not in experiment.config.evaluate.protocols:
+        return []
+    print(f"{subject.name}, {identify.PROTOCOL}", flush=True)
+    splits = {"train": experiment.train, "validation": experiment.validation}
+    splits["test"] = experiment.test
+    table = []
+    for split, (records, patients) in identify.galleries(splits).items():
+        trained_on = len(set(patients) & set(experiment.train.patient_id))
+        half = len(records) // 2
+        gap = identify.apart(records[:half], records[half:])
+        seen = f"{trained_on} of {len(patients)} patients were in the pre-training; "
+        note = gap if subject.name == "random" else seen + gap
+        for condition, cut in identify.CUTS.items():
+            made = [cut(part) for part in records]
+            x = np.concatenate([subject.encode(part).features for part in made])
+            table += identify.rows(
+                identify.ranks(*np.split(x, 2)),
+                patients,
+                dataset=experiment.test.dataset,
+                split=split,
+                encoder=subject.name,
+                condition=condition,
+                draws=experiment.config.evaluate.draws,
+                note=note,
+            )
+            for part in made:
+                subject.forget(part)
     return table
 
 

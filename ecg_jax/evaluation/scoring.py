@@ -14,7 +14,7 @@ import numpy as np
 
 from ecg_jax.data.records import Records
 from ecg_jax.errors import NoFigureError, UserError
-from ecg_jax.evaluation import fractions, tasks
+from ecg_jax.evaluation import challenge, fractions, robustness, tasks
 from ecg_jax.evaluation.figures import metrics
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.papers import single_label, windows
@@ -218,22 +218,29 @@ def fit_knn(subject: Subject, task: str, rule: str) -> Fitted:
     return Fitted(lambda s: knn.predict(model, mean(s)), note)
 
 
-def fit_finetune(subject: Subject, task: str, rule: str, fraction: float) -> Fitted:
+def fit_finetune(
+    subject: Subject, task: str, rule: str, fraction: float, leads: int = 12
+) -> Fitted:
     """Encoder and head, trained on. From random weights and on all labels, this is supervised
-    training."""
+    training. `leads`, one of `robustness.SUBSETS`, are seen in training and after it, and all
+    others are zero."""
     experiment = subject.material.experiment
     train, note = training(experiment.train, task, rule, fraction, experiment.config.seed)
     validation = judged(experiment.validation, task, rule)
     options = "supervised" if subject.name == "random" else "finetune"
+
+    def shown(split: Records) -> Records:
+        return split if leads == 12 else robustness.only(split, robustness.SUBSETS[leads])
+
     tuned = subject.material.finetuner(options).fit(
         subject.params,
         subject.state,
-        _relabelled(experiment.train, task, train),
-        _relabelled(experiment.validation, task, validation),
+        shown(_relabelled(experiment.train, task, train)),
+        shown(_relabelled(experiment.validation, task, validation)),
         task,
         seed=experiment.config.seed,
     )
-    return Fitted(lambda s: finetune.predict(experiment, tuned, s), tuned.note + note)
+    return Fitted(lambda s: finetune.predict(experiment, tuned, shown(s)), tuned.note + note)
 
 
 def _relabelled(split: Records, task: str, of: Judged) -> Records:
@@ -283,12 +290,16 @@ def predictions(
     split: str = "test",
 ) -> Predictions:
     """Scores of the test (or validation) records, or of `test`, which are the test records under a
-    condition; and thresholds from the validation records as they are."""
+    condition; and thresholds from the validation records as they are: those with the best F1 or, of
+    the Challenge's classes, with its best score."""
     experiment = subject.material.experiment
     validation = experiment.validation
     test = test or (experiment.test if split == "test" else validation)
     chosen, those = judged(validation, task, rule), judged(test, task, rule)
-    threshold = metrics.best_f1_threshold(chosen.y, fitted.score(validation)[chosen.rows])
+    names, scores = classes(test, task, rule), fitted.score(validation)[chosen.rows]
+    threshold = metrics.best_f1_threshold(chosen.y, scores)
+    if task == challenge.TASK:
+        threshold = challenge.thresholds(chosen.y, scores, names)
     return Predictions(
         task=task,
         dataset=test.dataset,
@@ -297,7 +308,7 @@ def predictions(
         rule=rule,
         fraction=fraction,
         condition=condition,
-        classes=classes(test, task, rule),
+        classes=names,
         record_id=test.record_id[those.rows],
         patient_id=test.patient_id[those.rows],
         y=those.y,

@@ -18,8 +18,7 @@ from ecg_jax.methods import Method, View
 from ecg_jax.methods.shared import health
 from ecg_jax.methods.shared.towers import Towers, check_aligned
 from ecg_jax.models.heads import MLP, normalize
-from ecg_jax.models.resnet1d import STRIDE
-from ecg_jax.models.siamese import encoder
+from ecg_jax.models.siamese import encoder, positions
 from ecg_jax.models.spatiotemporal import Spatiotemporal
 
 
@@ -32,7 +31,7 @@ def build(config: Config) -> Method:
       UserError: fewer than two segments, more than the encoder's map has positions, a negative
         weight, or views cut elsewhere each.
     """
-    m, P = config.model, -(-round(config.seconds * config.rate) // STRIDE)
+    m, P = config.model, positions(config, round(config.seconds * config.rate))
     if not 2 <= m.segments <= P:
         raise UserError(
             f"--config.model.segments={m.segments}: choose 2 to {P}; the encoder tells "

@@ -59,4 +59,7 @@ def in_chunks(
     def whole(parts: jax.Array) -> jax.Array:
         return parts.swapaxes(0, 1).reshape(x.shape[0], *parts.shape[2:])
 
-    return jax.tree.map(whole, features), jax.tree.map(lambda leaf: leaf.mean(axis=0), statistics)
+    def mean(leaf: jax.Array) -> jax.Array:  # seeds and counts are the same in all
+        return leaf.mean(axis=0) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf[0]
+
+    return jax.tree.map(whole, features), jax.tree.map(mean, statistics)

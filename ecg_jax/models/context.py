@@ -8,8 +8,8 @@ from flax import linen as nn
 
 from ecg_jax import Config
 from ecg_jax.errors import UserError
+from ecg_jax.models import siamese
 from ecg_jax.models.heads import MLP
-from ecg_jax.models.resnet1d import STRIDE, ResNet1D
 
 
 class Outputs(NamedTuple):
@@ -36,7 +36,7 @@ class Predictive(nn.Module):
       projector: of a context; None for the context itself.
     """
 
-    encoder: ResNet1D
+    encoder: nn.Module
     context: nn.Module
     steps: int
     stretch: int
@@ -65,9 +65,9 @@ def stretch(config: Config) -> int:
       UserError: they are fewer than the encoder needs.
     """
     samples = round(config.model.stretch * config.rate)
-    if samples < STRIDE:
+    if samples < (least := siamese.stride(config)):
         raise UserError(
             f"--config.model.stretch={config.model.stretch}: {samples} samples at {config.rate} "
-            f"Hz, and the encoder needs {STRIDE} or more"
+            f"Hz, and the encoder needs {least} or more"
         )
     return samples

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ecg_jax.models.heads import MLP
-from ecg_jax.models.resnet1d import ResNet1D
 
 
 class Outputs(NamedTuple):
@@ -27,11 +26,11 @@ class Spatiotemporal(nn.Module):
     """x [N, T, 12] -> Outputs of [N, ...].
 
     Attributes:
-      segments: S, of ceil(T / 32) // S positions of the encoder's map each.
+      segments: S, of the encoder's map, of P // S positions of the encoder's map each.
       adversarial: see `reverse`.
     """
 
-    encoder: ResNet1D
+    encoder: nn.Module
     projector: MLP
     predictor: MLP
     forecaster: MLP

@@ -20,6 +20,7 @@ PROTOCOLS = {
     "finetune": "fine-tuning",
     "supervised": "supervised from scratch",
     "knn": "k nearest neighbours",
+    "identify": "identification",
     "retrieval": "retrieval",
 }
 ENCODERS = {

@@ -19,7 +19,7 @@ from ecg_jax import Config
 from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.losses import contrastive
-from ecg_jax.models import conv1d
+from ecg_jax.models import conv1d, siamese
 from ecg_jax.runtime import hosts, storage
 
 
@@ -147,6 +147,7 @@ def check(config: Config) -> None:
             raise UserError(f"--config.{name}={fields[name]}: must not be negative")
     choices = {
         "rate": (100, 500),
+        "model.encoder": siamese.ENCODERS,
         "model.depth": (18, 34, 50),
         "model.convolution": conv1d.FORMS,
         "model.loss": ("info_nce", "sigmoid"),
@@ -248,12 +249,15 @@ ADDED = {
     "evaluate.knn_every": 0,
     "evaluate.neighbours": 2048,
     "augment_second": (),
+    "model.encoder": "resnet1d",
+    "model.size": "small",
     "model.convolution": "plain",
     "model.remat": False,
     "parallel.loss": "plain",
     "parallel.batch_norm": "global",
     "parallel.shard_optimizer": False,
     "evaluate.finetune_fractions": (0.05,),
+    "evaluate.finetune_leads": (12,),
     "evaluate.finetune": {
         "head": "probe",
         "learning_rates": (3e-4,),

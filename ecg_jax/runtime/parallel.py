@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -75,7 +76,8 @@ def whole(x: jax.Array) -> jax.Array:
 def by_rows(apply: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
     """`apply(*arrays)`, all [B, ...], on every device's own rows: for what XLA does not divide by
     itself, such as FFTs, before which it gathers the whole batch."""
-    if jax.sharding.get_abstract_mesh().empty:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or AXIS in mesh.manual_axes:  # none, or a device's own rows already
         return apply(*arrays)
     rows = PartitionSpec(AXIS)
     return jax.shard_map(apply, in_specs=rows, out_specs=rows)(*arrays)
@@ -95,7 +97,11 @@ def per_device(
         # gradient is written by hand.
         variables = jax.tree.map(lambda v: jax.lax.pcast(v, AXIS, to="varying"), variables)
         y, state = apply(variables, x)
-        return y, jax.lax.pmean(state, AXIS)
+        return y, jax.tree.map(average, state)
+
+    def average(s: jax.Array) -> jax.Array:  # seeds and counts are the same on all
+        real = jnp.issubdtype(s.dtype, jnp.floating)
+        return jax.lax.pmean(s, AXIS) if real else jax.lax.pmax(s, AXIS)
 
     copies, parts = PartitionSpec(), PartitionSpec(AXIS)
     return jax.shard_map(local, in_specs=(copies, parts), out_specs=(parts, copies))

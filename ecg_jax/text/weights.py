@@ -126,6 +126,16 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _read_torch(path: Path) -> Iterator[tuple[str, Any]]:
+    yield from _from_torch_layout(torch_tensors(path))
+
+
+def torch_tensors(path: Path, within: str = "") -> dict[str, np.ndarray]:
+    """Name -> float32 array of a PyTorch file's tensors, or of those that it holds under `within`.
+
+    Raises:
+      UserError: its pickle asks for anything but tensors, PyTorch is not installed, or the file is
+        damaged.
+    """
     scan_pickle(path)
     try:
         import torch  # pyright: ignore[reportMissingImports]
@@ -136,10 +146,10 @@ def _read_torch(path: Path) -> Iterator[tuple[str, Any]]:
         ) from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-        tensors = {name: tensor.detach().float().numpy() for name, tensor in loaded.items()}
+        loaded = loaded[within] if within else loaded
+        return {name: tensor.detach().float().numpy() for name, tensor in loaded.items()}
     except Exception as error:  # torch raises whatever the damage leads to
         raise UserError(f"{path}: damaged, or not a PyTorch file ({error})") from None
-    yield from _from_torch_layout(tensors)
 
 
 def _from_torch_layout(tensors: dict[str, Any]) -> Iterator[tuple[str, Any]]:

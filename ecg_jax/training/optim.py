@@ -9,7 +9,8 @@ import optax
 from ecg_jax import Config
 from ecg_jax.errors import UserError
 
-UNDECAYED = ("bias", "scale")  # parameters' names, as Flax's layers have them
+# Parameters' names, as Flax's layers have them; the last three are a state space's (models/s4.py).
+UNDECAYED = ("bias", "scale", "log_step", "log_decay", "pitch")
 
 
 def build(config: Config, steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:

@@ -7,7 +7,7 @@ import pytest
 
 from ecg_jax.errors import UserError
 from ecg_jax.methods import Plan, build
-from ecg_jax.models import resnet1d
+from ecg_jax.models import resnet1d, wav2vec2
 from ecg_jax.run.experiment import blank
 
 ALIGNED = {"tstcc", "astcl"}  # they hold the same times of both views against each other
@@ -33,7 +33,10 @@ def test_the_encoder_sees_stretches(name, monkeypatch):
         with pytest.raises(UserError, match=f"{config.method} compares the times of one view"):
             build(config)
         return
-    seen, call = [], resnet1d.ResNet1D.__call__
+    of = (
+        (wav2vec2.Wav2Vec2, "tokens") if name.startswith("w2v") else (resnet1d.ResNet1D, "__call__")
+    )
+    seen, call = [], getattr(*of)
 
     def watched(self, x, *args, **options):
         seen.append(x.shape[1])
@@ -47,7 +50,7 @@ def test_the_encoder_sees_stretches(name, monkeypatch):
         state = {**state, "memory": memory}
     view = jax.tree.map(lambda x: jax.ShapeDtypeStruct((B, *x.shape[1:]), x.dtype), view)
     with monkeypatch.context() as patch:
-        patch.setattr(resnet1d.ResNet1D, "__call__", watched)
+        patch.setattr(*of, watched)
         jax.eval_shape(method.loss, params, state, view, jax.random.key(0))
     assert seen and max(seen) <= config.augment[0]["seconds"] * config.rate
     encoded = jax.eval_shape(method.encode, params, state, view.ecg, view.lead_mask)

@@ -37,7 +37,11 @@ OTHERS = {  # values of fields that are no numbers, or not any number
     "loss": ["sigmoid"],
     "dtype": ["bfloat16"],
     "convolution": ["winograd"],
-    "kind": ["cmlc"],
+    "kind": ["cmlc", "cmsc"],
+    "contrast": ["code"],
+    "group": [8],
+    "strides": [(2, 4)],
+    "extractor": ["layer"],
     "graph": ["core", "full"],
 }
 
@@ -80,7 +84,7 @@ def test_learns_one_batch(config):
         params = jax.tree.map(jnp.add, params, updates)
         if method.after_update is not None:
             state = method.after_update(params, state)
-        return params, state, moments, loss, metrics, gradient["encoder"]["conv_stem"]
+        return params, state, moments, loss, metrics, stem_of(gradient["encoder"])
 
     losses = []
     for _ in range(120):
@@ -95,6 +99,10 @@ def test_learns_one_batch(config):
     first = losses[agreement.BEGINS.get(config.method, 0)]
     assert losses[-1] - least < (first - least) / 2
     assert metrics["embedding_std"] > 0.3, metrics
+
+
+def stem_of(encoder):
+    return encoder.get("tokenizer", encoder)["conv_stem"]
 
 
 def test_reads_its_augmentations(config, request):
@@ -133,16 +141,19 @@ def two_chains(config):
 def test_parts_of_records_are_compared_in_whole_records_alone(config):
     """Else zeros would stand where a record has ended: `train.check_split`."""
     kind = config.model.get("kind", "")
-    parts = {"pirl", "cpc", "tstcc", "astcl"} | ({"clocs"} if kind in ("cmsc", "cmsmlc") else set())
+    parts = {"pirl", "cpc", "tstcc", "astcl", "w2v_cmsc"} | (
+        {"clocs"} if kind in ("cmsc", "cmsmlc") else set()
+    )
     assert build(config).whole == (config.method in parts)
 
 
 @pytest.mark.parametrize("config", agreement.METHODS, indirect=True)
-def test_every_field_of_its_config_changes_what_is_computed(config, monkeypatch):
+def test_every_field_of_its_config_changes_what_is_computed(config, monkeypatch, request):
     """One that does not would let a run claim what was not done. (A word is not tried that OTHERS
     does not name.)"""
     monkeypatch.setattr(resnet1d, "STAGES", {18: (1, 1), 34: (1, 2)})
-    fields = set(importlib.import_module(f"configs.{config.method}").get_config().model.keys())
+    file = request.node.callspec.params["config"]
+    fields = set(importlib.import_module(f"configs.{file}").get_config().model.keys())
     fields -= {name for name in fields - set(OTHERS) if isinstance(config.model[name], str)}
     if config.method != "simclr":  # all have the one encoder
         fields -= {"depth", "width", "dtype", "convolution", "remat"}

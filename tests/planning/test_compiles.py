@@ -9,7 +9,6 @@ import pytest
 from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ecg_jax.models import resnet1d
 from ecg_jax.models.batch_norm import BatchNorm, relu_pool
 from ecg_jax.models.conv1d import Conv
 from ecg_jax.planning import hlo, program, targets
@@ -25,11 +24,10 @@ def mesh(request):
 
 @pytest.mark.parametrize("name", agreement.METHODS)
 def test_a_training_step(mesh, name, monkeypatch):
-    monkeypatch.setattr(resnet1d, "STAGES", agreement.SHALLOW)
+    agreement.shallow(monkeypatch.setattr)
     config = importlib.import_module(f"configs.{name}").get_config("rate=100")
     config.update(batch_size=16, shards=16, seconds=5.0)
-    small = {"width": 8, "hidden": 16, "dim": 8, "dtype": "bfloat16"}
-    config.model.update(small | agreement.OWN.get(name, {}))
+    agreement.narrow(config, dtype="bfloat16", **agreement.OWN.get(name, {}))
     for chain in ("augment", "augment_second"):
         config[chain] = config[chain][:2]
     width = 24 if "text" in config else 0

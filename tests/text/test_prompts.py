@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from ecg_jax.data import challenge
 from ecg_jax.data.classes import SECTIONS, TASKS
 from ecg_jax.errors import UserError
 from ecg_jax.text import prompts, reports
@@ -74,6 +75,7 @@ def test_definitions_say_what_can_be_measured():
 
 
 def test_classes_are_the_builders():
+    from tfds_builders.cinc2021.classes import SNOMED
     from tfds_builders.cpsc2018.read import CLASSES
     from tfds_builders.ludb.read import CLASSES as LUDB
     from tfds_builders.mit_bih.read import AAMI_CLASSES, RHYTHMS
@@ -84,10 +86,14 @@ def test_classes_are_the_builders():
         return {task: set(classes) for task, (_, classes) in TASKS[dataset].items()}
 
     assert of("cpsc2018") == {"cpsc": set(CLASSES)}
+    ours = {name: tuple(map(str, codes)) for name, codes in challenge.SNOMED.items()}
+    assert ours == SNOMED and tuple(ours) == tuple(SNOMED)
     assert of("mit_bih") == {"aami": set(AAMI_CLASSES), "rhythm": set(RHYTHMS)}
     assert of("ludb") == {task: set(codes) for task, codes in LUDB.items()}
     assert of("simulated") == {"super": set(SUPERCLASSES), "findings": set(CODES)}
-    assert {task: len(classes) for task, classes in of("ptb_xl").items()} == NUM_CLASSES
+    stored = of("ptb_xl")
+    del stored["challenge"]  # made when records are read
+    assert {task: len(classes) for task, classes in stored.items()} == NUM_CLASSES
     for tasks in TASKS.values():
         for section, classes in tasks.values():
             assert len(set(classes)) == len(classes) and set(classes) <= set(SECTIONS[section])

@@ -10,6 +10,7 @@ import scipy.signal
 import tensorflow_datasets as tfds
 import wfdb.processing
 
+from tfds_builders.build import VERSION
 from tfds_builders.errors import RecordError, SourceError
 from tfds_builders.leads import LEADS
 from tfds_builders.simulated import cases, heart
@@ -512,7 +513,7 @@ def prepared(tmp_path_factory):
 
 def test_builder_writes_the_schema(prepared):
     info = prepared.info
-    assert prepared.data_path.as_posix().endswith("simulated/rate100/2.0.0")
+    assert prepared.data_path.as_posix().endswith(f"simulated/rate100/{VERSION}")
     stored = tfds.builder_from_directory(prepared.data_path)
     metadata = stored.info.metadata
     assert metadata["rate"] == 100 and metadata["units"] == "uV"

@@ -38,5 +38,5 @@ def test_only_kernels_and_matrices_are_decayed(name):
     names = {True: set(), False: set()}
     for path, yes in decayed:
         names[yes].add(jax.tree_util.keystr(path[-1:], simple=True))
-    assert names[True] <= {"kernel", "heads", "prototypes"} and "kernel" in names[True]
+    assert names[True] <= {"kernel", "heads", "prototypes", "codebook"} and "kernel" in names[True]
     assert names[False] <= {"bias", "scale", "token", "log_scale"} and "bias" in names[False]

@@ -51,6 +51,7 @@ class Builder(EcgBuilder):
             ),
             "age": tfds.features.Scalar(dtype=np.float32),
             "sex": tfds.features.Scalar(dtype=np.int32),
+            "recorded": tfds.features.Scalar(dtype=np.float64),
         }
         return self._make_info(features(scp.NUM_CLASSES, read.SECONDS * self.rate, extra))
 

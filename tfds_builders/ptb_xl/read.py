@@ -1,6 +1,7 @@
 """PTB-XL's table of records, and one record as an example."""
 
 import dataclasses
+import datetime
 import math
 import re
 from collections import Counter
@@ -30,6 +31,7 @@ class Row:
     fold: int
     stem: str
     fields: dict[str, str]
+    recorded: str = ""
 
 
 def load_rows(path: Path, source_rate: int) -> list[Row]:
@@ -70,6 +72,7 @@ def _row(fields: dict[str, str], column: str, path: Path, line: int) -> Row:
         fold=fold,
         stem=stem,
         fields={name: fields[name] for name in _COLUMNS},
+        recorded=fields.get("recording_date", ""),
     )
 
 
@@ -104,6 +107,7 @@ def example(
             ),
             "age": np.float32(age),
             "sex": np.int32(sex),
+            "recorded": np.float64(_days(row.recorded)),
         }
     ]
 
@@ -126,6 +130,19 @@ def _parse_codes(text: str, statements: Statements) -> dict[str, float]:
     if not all(0 <= value <= 100 for value in codes.values()):
         raise RecordError(f"ptbxl_database.csv: likelihood outside 0-100 in {text[:60]!r}")
     return codes
+
+
+def _days(text: str) -> float:
+    """Days since 1970 of a time such as 1984-11-09 09:17:34; NaN where there is none."""
+    if text in ("", "nan"):
+        return math.nan
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+        return (moment - datetime.datetime(1970, 1, 1)) / datetime.timedelta(days=1)
+    except (ValueError, TypeError):
+        raise RecordError(
+            f"ptbxl_database.csv: recording_date {text[:60]!r} is no date and time"
+        ) from None
 
 
 def _age(text: str) -> float:

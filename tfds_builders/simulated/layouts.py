@@ -216,6 +216,36 @@ def _write_challenge(path: Path, ecg: np.ndarray, classes, age: int, sex: str) -
     scipy.io.savemat(path.with_suffix(".mat"), {"val": ecg.T}, format="4")
 
 
+_CINC2021 = (  # folder, record, findings, SNOMED CT codes
+    ("cpsc_2018", "A0001", {"AFIB"}, "164889003"),
+    ("cpsc_2018_extra", "Q0001", {"SR", "CLBBB"}, "733534002,426783006"),
+    ("ptb-xl", "HR00001", {"SBRAD"}, "426177001,251146004"),
+    ("georgia", "E00001", {"SR", "PVC"}, "427172004,427172004,426783006"),
+    ("chapman_shaoxing", "JS00001", {"STACH"}, "427084000,55930002"),
+    ("ningbo", "JS20001", {"SR"}, "55930002"),
+)
+
+
+def write_cinc2021(dest: Path, *, seed: int = 0, seconds: int = 6) -> None:
+    """Writes six records, one of each of the Challenge's databases at 500 Hz, in their folders. One
+    has a code twice, one no scored class; every other header has a space after its #."""
+    for number, (database, name, findings, codes) in enumerate(_CINC2021):
+        rng = np.random.default_rng([seed, number, 2021])
+        ecg = simulate(rng, findings=set(findings), seconds=seconds).ecg_uv
+        path = dest / "training" / database / "g1" / f"{name}.hea"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        space = " " * (number % 2)
+        age = "NaN" if database == "georgia" else str(40 + number)
+        comments = [f"#{space}Age: {age}", f"#{space}Sex: {('Male', 'Female')[number % 2]}"]
+        comments += [f"#{space}Dx: {codes}", f"#{space}Rx: Unknown"]
+        line, start = ".mat 16+24 1000/mV 16 0", " 04-Jun-2020 15:11:55"
+        write_header(
+            path, 500, ecg, LEADS, line, signed_checksum=True, start=start, comments=comments
+        )
+        scipy.io.savemat(path.with_suffix(".mat"), {"val": ecg.T}, format="4")
+    write_sha256(dest)
+
+
 def write_mit_bih(dest: Path, *, seconds: float = _MIT_BIH_SECONDS, seed: int = 0) -> None:
     """Writes 12 records of MIT-BIH's names and leads, in format 212, with beat and rhythm codes.
 

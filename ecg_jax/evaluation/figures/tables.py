@@ -16,6 +16,9 @@ METRICS = {
     "accuracy": "accuracy",
     "precision": "precision",
     "recall": "recall",
+    "challenge score": "Challenge score",
+    "rank-1": "rank 1",
+    "rank-5": "rank 5",
     "brier": "Brier score",
     "ece": "calibration error",
     "recall@1": "recall at 1",
@@ -35,18 +38,21 @@ def table(rows: Sequence[Row]) -> str:
     with what is better than what.
     """
     blocks: dict[str, list[Row]] = {}
-    harder: dict[str, list[Row]] = {}
+    harder: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         title = _title(row)
         if row["label"] not in (MACRO, *_DIRECTIONS):
             continue
+        if row.get("condition") and row["protocol"] == "identify":
+            blocks.setdefault(f"{title}, {row['condition']}, {row['n']} patients", []).append(row)
+            continue
         if row.get("condition"):
-            if row["metric"] == "auroc":
-                harder.setdefault(title, []).append(row)
+            if row["metric"] in ("auroc", "challenge score"):
+                harder.setdefault((title, row["metric"]), []).append(row)
             continue
         blocks.setdefault(f"{title}, {row['n']} records", []).append(row)
     parts = [_block(title, block) for title, block in blocks.items()]
-    return "\n\n".join(parts + [_harder(title, block) for title, block in harder.items()])
+    return "\n\n".join(parts + [_harder(*key, block) for key, block in harder.items()])
 
 
 def _title(row: Row) -> str:
@@ -76,13 +82,15 @@ def _block(title: str, block: list[Row]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _harder(title: str, block: list[Row]) -> str:
-    """AUROC under each condition, encoders beside each other."""
+def _harder(title: str, metric: str, block: list[Row]) -> str:
+    """A metric under each condition, encoders beside each other."""
     found = {(row["condition"], row["encoder"]): row for row in block}
     conditions = list(dict.fromkeys(row["condition"] for row in block))
     encoders = list(dict.fromkeys(row["encoder"] for row in block))
     first = max(map(len, conditions)) + 2
-    lines = textwrap.wrap(f"{title}, harder records · macro AUROC, 95 % interval", _WIDTH)
+    lines = textwrap.wrap(
+        f"{title}, harder records · macro {METRICS[metric]}, 95 % interval", _WIDTH
+    )
     lines.append(" " * first + "".join(f"{e:<{_CELL}}" for e in encoders))
     for condition in conditions:
         cells = [_cell(found.get((condition, e))) for e in encoders]

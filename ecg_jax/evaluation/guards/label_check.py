@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ecg_jax.data import challenge
 from ecg_jax.data.classes import FINDING_SUPERCLASS, SUBCLASS, SUPERCLASS, TASKS
 from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
@@ -123,6 +124,8 @@ def _relations(dataset: str) -> Iterator[tuple[str, str, dict[str, str]]]:
             yield task, "all", {code: code for code in TASKS[dataset][task].classes}
         yield "super", "diagnostic", SUPERCLASS
         yield "sub", "diagnostic", SUBCLASS
+        said = challenge.FROM_SCP.items()
+        yield "challenge", "all", {code: label for label, codes in said for code in codes}
     if dataset == "simulated":
         yield "super", "findings", FINDING_SUPERCLASS
 

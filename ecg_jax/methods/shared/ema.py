@@ -22,7 +22,11 @@ def copy(params: Tree, state: Tree) -> Tree:
 def follow(slow: Tree, params: Tree, state: Tree, momentum: jax.Array | float) -> Tree:
     """momentum * slow + (1 - momentum) * network, of parameters and BatchNorm statistics alike."""
     network = copy(params, state)
-    return jax.tree.map(lambda s, n: momentum * s + (1 - momentum) * n, slow, network)
+
+    def mix(s: jax.Array, n: jax.Array) -> jax.Array:  # a seed or count is taken as it is
+        return momentum * s + (1 - momentum) * n if jnp.issubdtype(s.dtype, jnp.floating) else n
+
+    return jax.tree.map(mix, slow, network)
 
 
 def rising(momentum: float, step: jax.Array, steps: jax.Array) -> jax.Array:

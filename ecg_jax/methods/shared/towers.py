@@ -23,10 +23,13 @@ from ecg_jax.runtime import parallel
 Tree = Any
 
 
-def training_pass(network: nn.Module, config: Config) -> Callable[..., tuple[Any, Tree]]:
-    """(variables, x) -> (outputs, {"batch_stats"} after them), BatchNorm's statistics being those
-    of all of x or, by config.parallel.batch_norm, of each device's part."""
-    train = functools.partial(network.apply, train=True, mutable=["batch_stats"])
+def training_pass(
+    network: nn.Module, config: Config, method: str | None = None
+) -> Callable[..., tuple[Any, Tree]]:
+    """(variables, x) -> (outputs, {"batch_stats"} after them) of the network, or of a method of it,
+    BatchNorm's statistics being those of all of x or, by config.parallel.batch_norm, of each
+    device's part."""
+    train = functools.partial(network.apply, train=True, mutable=["batch_stats"], method=method)
     return parallel.per_device(train) if config.parallel.batch_norm == "device" else train
 
 
@@ -93,7 +96,8 @@ class Towers:
           UserError: a batch that the chunks do not divide, an augmentation for a second view that
             is not made, a config of a method that reads reports, or see `chains`.
         """
-        self.network, self.chunks, self.groups = network, config.accumulate, groups
+        self.config, self.network, self.groups = config, network, groups
+        self.chunks = config.accumulate
         self.platform = platform_of(config)
         check_chunks(config.batch_size, self.chunks)
         if config.parallel.loss != "plain":
@@ -115,7 +119,7 @@ class Towers:
 
     def init(self, key: jax.Array, view: View) -> tuple[Tree, Tree]:
         variables = self.network.init(key, view.ecg, train=False)
-        return variables["params"], {"batch_stats": variables["batch_stats"]}
+        return variables["params"], {"batch_stats": variables.get("batch_stats", {})}
 
     def views(self, key: jax.Array, view: View) -> jax.Array:
         """[B, 2, T, 12]: two augmented views of every record, of T samples or as a `crop` leaves
@@ -123,12 +127,15 @@ class Towers:
         pairs = zip(jax.random.split(key), self.chains, strict=True)
         return jnp.stack([chain(k, view.ecg, view.lead_mask)[0] for k, chain in pairs], axis=1)
 
-    def train(self, params: Tree, state: Tree, x: jax.Array) -> tuple[Any, Tree]:
-        """The network on views x [B, V, T, 12], in training mode: -> (outputs of [B, V, ...],
-        {"batch_stats"} after them). A record's views stay on its device, and BatchNorm takes all
-        views of the batch together."""
+    def train(
+        self, params: Tree, state: Tree, x: jax.Array, method: str | None = None
+    ) -> tuple[Any, Tree]:
+        """The network, or a method of it, on views x [B, V, T, 12], in training mode: -> (outputs
+        of [B, V, ...], {"batch_stats"} after them). A record's views stay on its device, and
+        BatchNorm takes all views of the batch together."""
         variables = {"params": params, "batch_stats": state["batch_stats"]}
-        run = functools.partial(self._train, variables)
+        train = training_pass(self.network, self.config, method) if method else self._train
+        run = functools.partial(train, variables)
         return over_views(run, x, self.chunks, self.platform)
 
     def health(self, out: Any) -> dict[str, jax.Array]:

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import rankdata
 
 from ecg_jax import evaluate
-from ecg_jax.data import records
+from ecg_jax.data import challenge, records
 from ecg_jax.data.classes import SUBCLASS, SUPERCLASS, TASKS
 from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
@@ -206,6 +206,8 @@ def ptb_xl(prepared) -> Records:
         for n, row in enumerate(labels["diagnostic"]):
             for k in np.flatnonzero(row):
                 labels[task][n, classes[task].index(group[classes["diagnostic"][k]])] = True
+    made = challenge.from_scp(every, classes["all"])
+    labels["challenge"] = made[:, [challenge.PTB_XL.index(name) for name in classes["challenge"]]]
     first = prepared["train"].take(np.arange(200))
     return dataclasses.replace(first, dataset="ptb_xl", labels=labels, classes=classes)
 
@@ -226,6 +228,7 @@ def test_ptb_xl_labels_as_they_are(ptb_xl):
         ("diagnostic", "IMI", "LVH"),
         ("all", "SR", "STACH"),
         ("all", "IMI", "ASMI"),
+        ("challenge", "SB", "STach"),
     ],
 )
 def test_any_swap_in_ptb_xl_is_seen(ptb_xl, task, a, b):
