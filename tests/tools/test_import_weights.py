@@ -117,7 +117,7 @@ def test_another_model_is_refused(tmp_path, change, message):
 def test_nothing_runs_and_nothing_is_overwritten(tmp_path):
     with zipfile.ZipFile(tmp_path / "evil.pt", "w") as archive:
         archive.writestr("x/data.pkl", b"cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(UserError, match="its pickle asks for 'os.system'"):
+    with pytest.raises(UserError, match=r"its pickle asks for 'os\.system'"):
         import_weights.import_ecg_fm(tmp_path / "evil.pt", tmp_path / "out")
     with pytest.raises(UserError, match="no such file"):
         import_weights.import_ecg_fm(tmp_path / "none.pt", tmp_path / "out")
