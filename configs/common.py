@@ -105,12 +105,10 @@ def base(given: ConfigDict) -> ConfigDict:
     c.evaluate.rules = ("corrected", "paper")
     c.evaluate.paper = "etp"  # whose rule "paper" is: etp's or mets's
     c.evaluate.finetune_rules = ("corrected", "paper")  # of those, for networks trained on labels
-    c.evaluate.pooling = (
-        "all"  # mean, deviation and maximum over time for the linear probe; or mean
-    )
-    c.evaluate.l2_normalize = (
-        True  # the linear probe's features of "mean", but for the paper's rule
-    )
+    # What the linear probe is given: mean, deviation and maximum over time of the last three maps,
+    # one a stage; or the mean of the last one alone, `mean`.
+    c.evaluate.pooling = "all"
+    c.evaluate.l2_normalize = True  # features of `mean`, but for the paper's rule
     c.evaluate.fractions = (1.0,)  # of the training labels that the linear probe learns from
     c.evaluate.finetune_fractions = (0.05,)  # of those that fine-tuning learns from
     c.evaluate.finetune_leads = (12,)  # and fewer: a network for each, all others zero throughout

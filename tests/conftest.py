@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+# Where the machine says so, every program that a test starts compiles all that it imports anew,
+# which takes longer than most of what it then does.
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and compute little: LLVM's optimisation and fusions written in MLIR would take
 # most of their time. (Later releases end at the second flag, which they no longer have.)
@@ -63,8 +67,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     folder = tmp_path_factory.mktemp("cache")
     os.environ["ECG_JAX_CACHE"] = str(folder)
-    jax.config.update("jax_compilation_cache_dir", str(of_all_workers(tmp_path_factory) / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    compiled = str(of_all_workers(tmp_path_factory) / "xla")
+    jax.config.update("jax_compilation_cache_dir", compiled)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "configure", lambda: None)
         yield folder

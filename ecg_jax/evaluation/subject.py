@@ -128,6 +128,7 @@ class Subject:
     probes: dict[tuple, tuple[Probe, str]] = dataclasses.field(default_factory=dict)
     bases: dict[tuple, np.ndarray] = dataclasses.field(default_factory=dict)
     fits: dict[tuple[str, str, str], Any] = dataclasses.field(default_factory=dict)
+    _prompts: dict[str, dict[str, dict[str, np.ndarray]]] = dataclasses.field(default_factory=dict)
     _encoded: dict[int, tuple[Records, Summary]] = dataclasses.field(default_factory=dict)
     _maps: dict[int, tuple[Records, np.ndarray]] = dataclasses.field(default_factory=dict)
 
@@ -177,14 +178,22 @@ class Subject:
         assert encode is not None
         return np.asarray(encode(self.params, jax.numpy.asarray(text)))
 
+    def prompts(self, task: str) -> dict[str, dict[str, np.ndarray]]:
+        """Prompt set -> class -> its prompts' embeddings [P, E] in the joint space, computed
+        once."""
+        if task not in self._prompts:
+            sets = self.material.prompts(task)
+            parts = [x for each in sets.values() for _, x in each.values()]
+            ends = np.cumsum([len(x) for x in parts])[:-1]
+            embedded = iter(np.split(self.embed(np.concatenate(parts)), ends))
+            self._prompts[task] = {
+                name: {label: next(embedded) for label in each} for name, each in sets.items()
+            }
+        return self._prompts[task]
+
     def classes(self, task: str) -> dict[str, np.ndarray]:
         """Prompt set -> class embeddings [K, E] in the joint space."""
-        return {
-            name: zero_shot.class_embeddings(
-                {label: self.embed(x) for label, (_, x) in classes.items()}
-            )
-            for name, classes in self.material.prompts(task).items()
-        }
+        return {name: zero_shot.class_embeddings(x) for name, x in self.prompts(task).items()}
 
     @functools.cached_property
     def bank(self) -> report_bank.Bank | None:
@@ -205,10 +214,7 @@ class Subject:
     def found(self, task: str) -> np.ndarray:
         """float32 [M, K]: see `report_bank.found`."""
         assert self.bank is not None
-        findings = self.material.prompts(task)[prompts.FINDING]
-        return report_bank.found(
-            self.bank, {label: self.embed(x) for label, (_, x) in findings.items()}
-        )
+        return report_bank.found(self.bank, self.prompts(task)[prompts.FINDING])
 
     def centred_classes(self, task: str) -> dict[str, np.ndarray]:
         """As `classes`, of prompts less the mean training report; and `REWRITTEN`, the reports'
@@ -217,9 +223,9 @@ class Subject:
         mean = self.bank.mean
         sets = {
             name: zero_shot.class_embeddings(
-                {label: zero_shot.centred(self.embed(x), mean) for label, (_, x) in each.items()}
+                {label: zero_shot.centred(x, mean) for label, x in each.items()}
             )
-            for name, each in self.material.prompts(task).items()
+            for name, each in self.prompts(task).items()
         }
         found = self.found(task)
         return sets | {REWRITTEN: report_bank.rewritten(self.bank, sets["report"], found)}

@@ -36,11 +36,13 @@ class View(NamedTuple):
 
 class Encoded(NamedTuple):
     """features float32 [B, D] for probes; embedding float32 [B, E], unit vectors, for zero-shot;
-    map [B, P, D], whose mean over the P positions in time the features are."""
+    map [B, P, D], whose mean over the P positions in time the features are; earlier, those of
+    earlier stages, [B, P', D'] each."""
 
     features: Any
     embedding: Any
     map: Any
+    earlier: tuple[Any, ...] = ()
 
 
 class Plan(NamedTuple):

@@ -21,7 +21,7 @@ from ecg_jax.methods.shared.towers import chains, over_views, training_pass
 from ecg_jax.models import siamese
 from ecg_jax.models.chunked import check_chunks
 from ecg_jax.models.heads import MLP, normalize
-from ecg_jax.models.resnet1d import feature_map
+from ecg_jax.models.resnet1d import feature_maps
 
 MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 SIGMA_2 = 0.07  # temperature of equation 6
@@ -115,7 +115,8 @@ class EcgText:
         features, inside = self.encoder.apply(
             variables, ecg, train=False, mutable=["intermediates"]
         )
-        return Encoded(features, self.project(params, features), feature_map(inside, len(ecg)))
+        maps = feature_maps(inside, len(ecg))
+        return Encoded(features, self.project(params, features), *maps)
 
     def train_encode(self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array):
         del lead_mask  # see encode

@@ -103,18 +103,28 @@ class ResNet1D(nn.Module):
         kind = Bottleneck if self.depth == 50 else Block
         if self.remat:
             kind = nn.remat(kind)
-        for stage, blocks in enumerate(STAGES[self.depth]):
+        stages = STAGES[self.depth]
+        for stage, blocks in enumerate(stages):
             for i in range(blocks):
                 stride = 2 if stage > 0 and i == 0 else 1
                 name = f"stage{stage + 1}_block{i + 1}"
                 x = kind(self.width * 2**stage, stride, conv, norm, passes, name=name)(x)
-        self.sow("intermediates", "map", x)  # for `feature_map`; nothing, unless it is asked for
+            if 0 < stage < len(stages) - 1:
+                self.sow("intermediates", "earlier", x)
+        self.sow("intermediates", "map", x)  # for `feature_maps`; nothing, unless it is asked for
         return x.mean(axis=1, dtype=jnp.float32) if pool else x
 
 
-def feature_map(intermediates: Any, N: int) -> jax.Array:
-    """The map [N, P, D] of an encoder inside a network that was applied to N records with
-    `mutable=["intermediates"]`; of one that sees stretches of a record by themselves, their maps
-    one after the other."""
-    (found,) = jax.tree.leaves(intermediates)
-    return found.reshape(N, -1, found.shape[-1])
+def feature_maps(intermediates: Any, N: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """The maps of an encoder inside a network that was applied to N records with
+    `mutable=["intermediates"]`: the last one, [N, P, D], and those of earlier stages, [N, P', D']
+    each, none of an encoder without stages. Of one that sees stretches of a record by themselves,
+    their maps one after the other."""
+    leaves = jax.tree_util.tree_leaves_with_path(intermediates)
+
+    def named(name: str) -> tuple[jax.Array, ...]:
+        found = [x for path, x in leaves if jax.tree_util.DictKey(name) in path]
+        return tuple(x.reshape(N, -1, x.shape[-1]) for x in found)
+
+    (last,) = named("map")
+    return last, named("earlier")

@@ -29,17 +29,20 @@ SHARDS = 32  # the default of config.shards
 
 class Summary(NamedTuple):
     """What is kept of records: features float32 [N, D] and embedding [N, E] as in `Encoded`, and
-    the map's standard deviation and maximum over time, float32 [N, D] each."""
+    what else the maps have been pooled to: the last one's standard deviation and maximum over time,
+    float32 [N, D] each, and the earlier ones' mean, deviation and maximum [N, D']."""
 
     features: Any
     embedding: Any
-    deviation: Any = None
-    maximum: Any = None
+    pools: tuple[Any, ...] = ()
 
 
 def summary(encoded: Encoded) -> Summary:
-    maps = encoded.map.astype(jax.numpy.float32)
-    return Summary(encoded.features, encoded.embedding, maps.std(axis=1), maps.max(axis=1))
+    pools = []
+    for maps in (encoded.map, *encoded.earlier):
+        maps = maps.astype(jax.numpy.float32)
+        pools += [maps.mean(axis=1), maps.std(axis=1), maps.max(axis=1)]
+    return Summary(encoded.features, encoded.embedding, tuple(pools[1:]))  # features are the first
 
 
 def feature_map(encoded: Encoded) -> jax.Array:

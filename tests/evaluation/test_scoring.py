@@ -94,7 +94,8 @@ def test_the_corrected_linear_probe_does_not_see_how_long_features_are(subject, 
 
 
 def test_features_pooled():
-    encoded = Summary(*np.array([[[3.0, 4.0]], [[9.0, 9.0]], [[0.0, 2.0]], [[5.0, 0.0]]]))
+    mean, *pools = np.array([[[3.0, 4.0]], [[0.0, 2.0]], [[5.0, 0.0]]])
+    encoded = Summary(mean, np.array([[9.0, 9.0]]), tuple(pools))
     options = ConfigDict({"pooling": "all", "l2_normalize": False})
     np.testing.assert_allclose(features.pooled(encoded, options), [[0.6, 0.8, 0, 1, 1, 0]])
     options.pooling = "mean"
@@ -107,10 +108,13 @@ def test_what_is_pooled_is_of_the_map(subject):
     split = subject.material.experiment.validation
     maps = subject.map(split).astype(np.float32)
     encoded = subject.encode(split)
+    last, earlier = (encoded.features, *encoded.pools[:2]), encoded.pools[2:]
+    for mean, deviation, maximum in zip(*[iter(earlier)] * 3, strict=True):
+        assert mean.shape == deviation.shape == maximum.shape and len(mean) == len(split)
+        assert (maximum >= mean).all() and (deviation >= 0).all()
+    assert len({x.shape[1] for x in earlier}) == 2
     for found, made in zip(
-        (encoded.features, encoded.deviation, encoded.maximum),
-        (maps.mean(axis=1), maps.std(axis=1), maps.max(axis=1)),
-        strict=True,
+        last, (maps.mean(axis=1), maps.std(axis=1), maps.max(axis=1)), strict=True
     ):
         np.testing.assert_allclose(found, made, rtol=5e-3, atol=5e-3)
     assert subject.map(split) is subject.map(split)

@@ -76,21 +76,23 @@ def pooled(encoded: Any, options: Any) -> np.ndarray:
     """What the linear probe is given of records.
 
     Args:
-      encoded: float32 [N, D] features, the map's mean over time, and its deviation and maximum.
+      encoded: float32 [N, D] features, the map's mean over time, and other `pools`: its deviation
+        and maximum, and, if the encoder has stages, those three of earlier ones.
       options: config.evaluate. `pooling` "mean" is the features alone, divided by their length with
-        `l2_normalize`; "all" is the three side by side, each of length one.
+        `l2_normalize`; "all" is all side by side, each of length one.
 
     Returns:
-      float32 [N, D] or [N, 3 D].
+      float32 [N, D], or [N, 3 D + ...] (2,688 of ResNet-18).
     """
     if options.pooling == "all":
-        parts = (encoded.features, encoded.deviation, encoded.maximum)
-        return np.hstack([l2_normalize(part) for part in parts])
+        return np.hstack([l2_normalize(part) for part in (encoded.features, *encoded.pools)])
     return l2_normalize(encoded.features) if options.l2_normalize else encoded.features
 
 
 def pooling_note(options: Any) -> str:
     """How `pooled` made its features."""
     if options.pooling == "all":
-        return "mean, deviation and maximum over time, each of length one, "
+        return (
+            "mean, deviation and maximum over time of the last three stages, each of length one, "
+        )
     return "L2-normalised features, " if options.l2_normalize else ""

@@ -16,7 +16,7 @@ from ecg_jax.methods import Encoded, Method, View
 from ecg_jax.methods.shared import health
 from ecg_jax.models.chunked import check_chunks, in_chunks
 from ecg_jax.models.heads import normalize
-from ecg_jax.models.resnet1d import feature_map
+from ecg_jax.models.resnet1d import feature_maps
 from ecg_jax.models.siamese import platform_of
 from ecg_jax.runtime import parallel
 
@@ -152,10 +152,13 @@ class Towers:
         out: Any
         out, inside = over_views(functools.partial(run, variables), x, 1, self.platform)
         (B, V), z = x.shape[:2], normalize(out.projection)
-        maps = feature_map(inside, B * V)
-        maps = maps.reshape(B, V, *maps.shape[1:]).swapaxes(1, 2)
-        side_by_side = maps.reshape(*maps.shape[:2], -1)
-        return Encoded(out.features.reshape(B, -1), normalize(z.reshape(B, -1)), side_by_side)
+
+        def side_by_side(maps: jax.Array) -> jax.Array:
+            maps = maps.reshape(B, V, *maps.shape[1:]).swapaxes(1, 2)
+            return maps.reshape(*maps.shape[:2], -1)
+
+        maps = jax.tree.map(side_by_side, feature_maps(inside, B * V))
+        return Encoded(out.features.reshape(B, -1), normalize(z.reshape(B, -1)), *maps)
 
     def train_encode(self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array):
         del lead_mask
