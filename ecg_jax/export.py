@@ -187,7 +187,7 @@ in the mask. `encode` normalises ({given["normalize"]}).
 
     from ecg_jax.export import load_exported
     model = load_exported("FOLDER")
-    features, embedding, feature_map = model.encode(ecg, lead_mask)
+    encoded = model.encode(ecg, lead_mask)  # .features, .embedding and .map, over time
 
 {_text(tower)}
 

@@ -95,7 +95,7 @@ def test_evaluation_shows_one_group_at_a_time(config, view, monkeypatch):
     groups = config.model.groups
     method = cmc.build(config)
     params, state = jax.jit(method.init)(jax.random.key(0), view)
-    features, embedding, _ = jax.jit(method.encode)(params, state, view.ecg, view.lead_mask)
+    features, embedding, *_ = jax.jit(method.encode)(params, state, view.ecg, view.lead_mask)
     width, dim = features.shape[1] // len(groups), config.model.dim
     assert embedding.shape == (8, len(groups) * dim)
     np.testing.assert_allclose(jnp.linalg.norm(embedding, axis=1), 1, rtol=1e-5)
