@@ -35,7 +35,7 @@ class Size:
 
 
 SIZES = {
-    "small": Size(2, 128, 4, 512),
+    "small": Size(2, 128, 4, 384),
     "base": Size(12, 768, 12, 3072),
     "large": Size(24, 1024, 16, 4096),
 }

@@ -1,12 +1,17 @@
 """The Challenge's score, by values of the published scorer; PTB-XL's statements as its classes."""
 
+import types
+
 import numpy as np
 import pytest
 
 from ecg_jax.data import challenge as classes
 from ecg_jax.data.classes import STATEMENTS
+from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import challenge
+from ecg_jax.evaluation import challenge, examine, scoring
+from ecg_jax.evaluation.figures import results, tables
+from ecg_jax.evaluation.figures.predictions import Predictions
 
 # Labels and outputs of each recording; what outputs, labels and sinus rhythm earn; the score.
 TABLE = [
@@ -91,3 +96,76 @@ def test_bad_input():
         challenge.earned(y, y, ["AF"])
     with pytest.raises(UserError, match="WPW is none of the Challenge's classes"):
         challenge.earned(y, y, ["WPW"])
+
+
+def test_the_row_of_a_table():
+    rng = np.random.default_rng(2)
+    names = ["AF", "NSR", "PVC"]
+    y = rng.random((60, 3)) < (0.3, 0.5, 0.2)
+    p = Predictions(
+        task="challenge",
+        dataset="own",
+        protocol="linear_probe",
+        encoder="trained",
+        rule="corrected",
+        fraction=1.0,
+        condition="2 leads",
+        classes=names,
+        record_id=np.arange(60).astype(str),
+        patient_id=np.arange(60).astype(str),
+        y=y,
+        score=(y + rng.normal(0, 0.5, y.shape)).astype(np.float32),
+        threshold=np.full(3, 0.5),
+    )
+    rows = examine.rows(p, paper="etp", draws=200)
+    (row,) = [row for row in rows if row["metric"] == "challenge score"]
+    wanted = challenge.score(challenge.earned(y, p.score >= 0.5, names))
+    assert row["value"] == pytest.approx(float(wanted)) and row["label"] == "macro"
+    assert row["ci_low"] < row["value"] < row["ci_high"] and row["condition"] == "2 leads"
+    assert "without AFL, BBB" in row["note"] and row["chance"] == 0
+    shown = tables.table([results.plain(row) for row in rows])
+    assert "Challenge score" in shown and "2 leads" in shown
+
+
+def test_fine_tuning_on_two_leads_sees_no_others(monkeypatch):
+    n, seen = 12, {}
+    lead, labels = np.ones((n, 50, 12), np.int16), np.eye(n, 2, dtype=bool)
+    labels[:, 1] = True
+
+    def split(name):
+        return Records(
+            dataset="own",
+            split=name,
+            rate=100,
+            ecg=lead,
+            length=np.full(n, 50, np.int32),
+            signal_sha256=np.zeros((n, 32), np.uint8),
+            lead_mask=np.ones((n, 12), bool),
+            record_id=np.arange(n).astype(str),
+            patient_id=np.arange(n).astype(str),
+            report=[""] * n,
+            person=np.full((n, 2), np.nan, np.float32),
+            labels={"super": labels},
+            classes={"super": ["A", "B"]},
+        )
+
+    def fit(params, state, train, validation, task, *, seed):
+        seen.update(train=train, validation=validation)
+        return types.SimpleNamespace(note="")
+
+    config = types.SimpleNamespace(seed=0)
+    experiment = types.SimpleNamespace(
+        config=config, train=split("train"), validation=split("validation")
+    )
+    material = types.SimpleNamespace(
+        experiment=experiment, finetuner=lambda name: types.SimpleNamespace(fit=fit)
+    )
+    subject = types.SimpleNamespace(material=material, name="trained", params=None, state=None)
+    monkeypatch.setattr(
+        scoring.finetune, "predict", lambda e, tuned, s: seen.update(test=s) or np.zeros((n, 2))
+    )
+    scoring.fit_finetune(subject, "super", "corrected", 1.0, 2).score(split("test"))
+    for records in seen.values():
+        assert records.leads == ["I", "II"] and not records.ecg[:, :, 2:].any()
+    scoring.fit_finetune(subject, "super", "corrected", 1.0).score(split("test"))
+    assert len(seen["test"].leads) == 12
