@@ -7,7 +7,7 @@ squared.
 
 import jax
 import jax.numpy as jnp
-from jax.nn import log_sigmoid, logsumexp
+from jax.nn import logsumexp
 
 from ecg_jax.losses import sharded
 from ecg_jax.runtime import parallel
@@ -22,6 +22,7 @@ def symmetric_info_nce(
     group: jax.Array | None = None,
     form: str = "plain",
     softness: float = 0.0,
+    patient: jax.Array | None = None,
 ) -> jax.Array:
     """ETP equations 3-5, METS equations 2-4: symmetric InfoNCE over the global batch.
 
@@ -40,20 +41,24 @@ def symmetric_info_nce(
         record i is then spread over all records j, in proportion to exp(cos(i, j) / softness).
       softness: above 0 with such vectors; the larger, the more a similar report counts.
       form: one of `FORMS`; all but `plain` need a mesh, `jax.set_mesh`.
+      patient: int [K] or None. Records of one patient and of different reports are then neither
+        positives nor negatives of each other: such a pair is left out of every softmax.
 
     Returns:
       float32 scalar.
     """
     group = _groups(e, group)
+    kin = sharded.Kin(group, patient)
     if group.ndim == 2 and not softness > 0:
         raise ValueError(f"soft targets need a softness above zero, not {softness}")
     if form != "plain":
-        return sharded.symmetric_info_nce(e, t, temperature, group, form, softness)
+        return sharded.symmetric_info_nce(e, t, temperature, kin, form, softness)
     logits = (e @ parallel.whole(t).T) / temperature
-    weight = sharded.kinship(group, parallel.whole(group), softness)
+    weight, spared = sharded.kinship(kin, jax.tree.map(parallel.whole, kin), softness)
     # Kinship is mutual: a column's members, summed over the devices, are those of its row.
     target = weight / weight.sum(axis=1, keepdims=True) + weight / weight.sum(axis=0)
-    negative = logsumexp(logits, axis=1).mean() + logsumexp(logits, axis=0).mean()
+    met = sharded.met(logits, spared)
+    negative = logsumexp(met, axis=1).mean() + logsumexp(met, axis=0).mean()
     return 0.5 * (negative - jnp.sum(target * logits, axis=1).mean())
 
 
@@ -98,6 +103,7 @@ def sigmoid(
     bias: jax.Array | float,
     group: jax.Array | None = None,
     form: str = "plain",
+    patient: jax.Array | None = None,
 ) -> jax.Array:
     """SigLIP's loss (Zhai et al. 2023, arXiv 2303.15343, section 3.2): every pair for itself.
 
@@ -109,11 +115,11 @@ def sigmoid(
 
     The other arguments and the result are as in `symmetric_info_nce`.
     """
-    group = _groups(e, group)
+    kin = sharded.Kin(_groups(e, group), patient)
     if form != "plain":
-        return sharded.sigmoid(e, t, temperature, bias, group, form)
-    sign = jnp.where(sharded.same(group, parallel.whole(group)), 1.0, -1.0)
-    return -log_sigmoid(sign * ((e @ parallel.whole(t).T) / temperature + bias)).sum() / len(e)
+        return sharded.sigmoid(e, t, temperature, bias, kin, form)
+    whole = jax.tree.map(parallel.whole, kin)
+    return sharded.sigmoid_sum(e, parallel.whole(t), kin, whole, temperature, bias) / len(e)
 
 
 def _groups(e: jax.Array, group: jax.Array | None) -> jax.Array:

@@ -31,9 +31,9 @@ Tree = Any
 
 def build(config: Config) -> Method:
     """config.model: depth, width, dtype, convolution, remat, dim, hidden, temperature,
-    learn_temperature, same_report, soft_targets, loss, bias, invariance; config.parallel: loss,
-    batch_norm; config.augment and, of the second view, config.augment_second: see
-    `towers.chains`; config.accumulate: see `in_chunks`."""
+    learn_temperature, same_report, spare_patient, soft_targets, loss, bias, invariance;
+    config.parallel: loss, batch_norm; config.augment and, of the second view,
+    config.augment_second: see `towers.chains`; config.accumulate: see `in_chunks`."""
     towers = EcgText(config)
     return Method(
         towers.init,
@@ -143,11 +143,13 @@ class EcgText:
         """The loss between embeddings e [B, E] of the ECGs and t [B, E] of their reports."""
         m, tau = self.model, self.temperature(params)
         group = view.text_id if m.same_report else None
+        patient = view.patient if m.spare_patient else None
         if m.loss == "sigmoid":
-            return sigmoid(e, t, tau, params["bias"], group, self.form)
+            return sigmoid(e, t, tau, params["bias"], group, self.form, patient)
         if m.soft_targets:
             group = normalize(view.text)
-        return symmetric_info_nce(e, t, tau, group, self.form, m.soft_targets)  # eqs 3-5
+        soft = m.soft_targets
+        return symmetric_info_nce(e, t, tau, group, self.form, soft, patient)  # eqs 3-5
 
     def temperature(self, params: Tree) -> jax.Array:
         if not self.model.learn_temperature:

@@ -276,6 +276,7 @@ ADDED = {
 ADDED_WITH_TEXT = {
     "text.shuffle": False,
     "text.sentences": 0.0,
+    "model.spare_patient": False,
     "model.soft_targets": 0.0,
     "model.invariance": 0.0,
     "model.loss": "info_nce",

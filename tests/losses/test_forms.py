@@ -19,20 +19,30 @@ D = 5
 SOFTNESS = 0.3
 
 
-def info_nce(e, t, group, tau):
-    """ETP equations 3-5, record by record; `group` may be vectors whose likeness counts."""
+def info_nce(e, t, group, tau, patient=None):
+    """ETP equations 3-5, record by record; `group` may be vectors whose likeness counts. Other
+    reports of the record's patient are not there."""
     K, total = len(e), 0.0
     for i in range(K):
         alike = group == group[i] if group.ndim == 1 else np.exp(group @ group[i] / SOFTNESS)
-        target = alike / alike.sum()
-        total -= target @ log_softmax(t @ e[i] / tau) + target @ log_softmax(e @ t[i] / tau)
+        kept = met(alike if group.ndim == 1 else np.arange(K) == i, patient, i)
+        target = alike[kept] / alike[kept].sum()
+        total -= target @ log_softmax(t[kept] @ e[i] / tau)
+        total -= target @ log_softmax(e[kept] @ t[i] / tau)
     return total / (2 * K)
 
 
-def siglip(e, t, group, tau, bias):
-    """SigLIP's equation."""
-    z = np.where(group[:, None] == group[None], 1, -1)
-    return -np.log(expit(z * (e @ t.T / tau + bias))).sum() / len(e)
+def siglip(e, t, group, tau, bias, patient=None):
+    """SigLIP's equation, of the pairs that are there."""
+    alike = group[:, None] == group[None]
+    losses = -np.log(expit(np.where(alike, 1, -1) * (e @ t.T / tau + bias)))
+    kept = [losses[i, met(alike[i], patient, i)].sum() for i in range(len(e))]
+    return sum(kept) / len(e)
+
+
+def met(alike, patient, i):
+    """Which records record i meets."""
+    return np.full(len(alike), True) if patient is None else (patient != patient[i]) | alike
 
 
 LOSSES = {
@@ -48,16 +58,22 @@ def records(K, positives):
     return (e, t), groups[positives]
 
 
+def patients(K):
+    """Four records each, so that some share a report and some do not."""
+    return np.random.default_rng(K + 1).permutation(np.arange(K) // 4)
+
+
 @functools.cache
-def expected(loss, K, positives):
+def expected(loss, K, positives, spared=False):
     """The oracle's value, and its gradients for e, t and the scalars by central differences."""
     oracle, _, scalars = LOSSES[loss]
     (e, t), group = records(K, positives)
+    patient = patients(K) if spared else None
     point = np.concatenate([e.ravel(), t.ravel(), scalars])
 
     def of(flat):
         e, t = flat[: 2 * K * D].reshape(2, K, D)
-        return oracle(e, t, group, *flat[2 * K * D :])
+        return oracle(e, t, group, *flat[2 * K * D :], patient)
 
     steps = [approx_fprime(point, of, s * 1e-6) for s in (1, -1)]
     return of(point), np.mean(steps, axis=0)
@@ -72,7 +88,7 @@ def expected(loss, K, positives):
 )
 @pytest.mark.parametrize(("devices", "K"), [(1, 16), (8, 16), (8, 32)])
 @pytest.mark.parametrize("form", contrastive.FORMS)
-def test_value_and_gradients(loss, form, devices, K, positives):
+def test_value_and_gradients(loss, form, devices, K, positives, spared=False):
     (e, t), group = records(K, positives)
     _, run, scalars = LOSSES[loss]
     mesh = parallel.make_mesh(jax.devices()[:devices])
@@ -80,19 +96,30 @@ def test_value_and_gradients(loss, form, devices, K, positives):
     e, t = (parallel.put(x.astype(np.float32), sharding) for x in (e, t))
     kind = np.float32 if positives == "soft" else np.int32
     ids = None if positives == "own" else parallel.put(group.astype(kind), sharding)
-    softness = {"softness": SOFTNESS} if positives == "soft" else {}
+    options = {"softness": SOFTNESS} if positives == "soft" else {}
+    if spared:
+        options["patient"] = parallel.put(patients(K).astype(np.int32), sharding)
 
     def value(e, t, *scalars):
-        return run(e, t, *scalars, ids, form, **softness)
+        return run(e, t, *scalars, ids, form, **options)
 
     arguments = (e, t, *map(jnp.float32, scalars))
     with jax.set_mesh(mesh):
         grad = jax.jit(jax.value_and_grad(value, argnums=tuple(range(len(arguments)))))
         found, gradients = grad(*arguments)
-    wanted, gradient = expected(loss, K, positives)
+    wanted, gradient = expected(loss, K, positives, spared)
     np.testing.assert_allclose(found, wanted, rtol=2e-6)
     flat = np.concatenate([np.ravel(g) for g in gradients])
     np.testing.assert_allclose(flat, gradient, atol=1e-6 * max(1.0, np.abs(gradient).max()))
+
+
+@pytest.mark.parametrize(
+    ("loss", "positives"),
+    [("info_nce", "group"), ("info_nce", "soft"), ("sigmoid", "own")],
+)
+@pytest.mark.parametrize("form", contrastive.FORMS)
+def test_other_reports_of_a_patient_are_no_negatives(loss, form, positives):
+    test_value_and_gradients(loss, form, 8, 32, positives, spared=True)
 
 
 @pytest.mark.parametrize("form", ["gathered", "ring"])
