@@ -8,14 +8,15 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 # TFDS is told not to look for TensorFlow before it is imported: nothing here needs it.
 os.environ.setdefault("TFDS_NO_TENSORFLOW", "1")
 
 import numpy as np
 
-from ecg_jax.data import challenge
+from ecg_jax.data import challenge, index
+from ecg_jax.data.index import Scanned
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.runtime import cache, hosts, storage
@@ -212,9 +213,12 @@ def load(
     source = builder.as_data_source(split)
     if stored:
         info = builder.info.splits[split]
-        check_hosts({f"{split} records": N, f"{split} bytes": info.num_bytes})
-        part: Any = hosts.together(lambda: _scan(path, source, hosts.part(N), T, classes, waves))
-        read = _Scanned(*(hosts.put_together(column, N) for column in part))
+        digest = dict(metadata.get("records_sha256") or {}).get(split, "")
+        same = {"records": N, "bytes": info.num_bytes, "sha256": digest}
+        check_hosts({f"{split} {what}": value for what, value in same.items()})
+        of = {"split": split, "T": T, "source": metadata.get("source_sha256", "")}
+        name = index.key("" if waves else digest, **of)
+        read = _indexed(name, path, source, N, T, classes, waves)
         ecg = Stored(source, T, np.arange(N), read.signal_sha256)
     else:
         ecg = np.zeros((N, T, len(LEADS)), np.int16)
@@ -244,21 +248,22 @@ def load(
     )
 
 
-class _Scanned(NamedTuple):
-    """What is read of records besides their signals; `labels` of all tasks side by side, segments
-    of no sample where there are none."""
-
-    length: np.ndarray
-    signal_sha256: np.ndarray
-    lead_mask: np.ndarray
-    person: np.ndarray
-    recorded: np.ndarray
-    labels: np.ndarray
-    segments: np.ndarray
-    segments_mask: np.ndarray
-    record_id: list[str]
-    patient_id: list[str]
-    report: list[str]
+def _indexed(
+    name: str, path: Path, source: Any, N: int, T: int, classes: dict[str, list[str]], waves: int
+) -> Scanned:
+    """All but the signals: from the index of an earlier start if all processes have it, or else
+    from a pass over the records, of which each process makes a part."""
+    found = index.read(name, N, sum(map(len, classes.values())))
+    if found is not None and set(hosts.share("found")) == {"found"}:
+        return found
+    if found is None:
+        hosts.share("missing")
+    part: Any = hosts.together(lambda: _scan(path, source, hosts.part(N), T, classes, waves))
+    whole = Scanned(*(hosts.put_together(column, N) for column in part))
+    shared = {field: index.shared(getattr(whole, field)) for field in index.TEXTS}
+    whole = whole._replace(**shared)
+    index.write(name, whole)
+    return whole
 
 
 def _scan(
@@ -269,12 +274,12 @@ def _scan(
     classes: dict[str, list[str]],
     waves: int,
     ecg: np.ndarray | None = None,
-) -> _Scanned:
+) -> Scanned:
     """Reads rows of a data source, and keeps their signals if `ecg` [len(rows), T, 12] is given.
     `waves` is T where they have segments, else 0."""
     n = len(rows)
     labels = np.zeros((n, sum(map(len, classes.values()))), bool)
-    found = _Scanned(
+    found = Scanned(
         np.zeros(n, np.int32),
         np.zeros((n, 32), np.uint8),
         np.zeros((n, len(LEADS)), bool),
