@@ -1,6 +1,7 @@
 """The launchers, as far as a machine without clusters can check them."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -244,3 +245,45 @@ time.sleep(600)
     running.send_signal(signal.SIGTERM)
     assert running.wait(timeout=60) == 0
     assert [(tmp_path / name).read_text() for name in names] == ["saved", "saved"]
+
+
+def beam(*arguments, **settings):
+    env = {"PATH": os.environ["PATH"]} | settings
+    path = LAUNCH / "beam" / "dataflow.sh"
+    return subprocess.run(
+        ["bash", str(path), *arguments], env=env, capture_output=True, text=True, check=False
+    )
+
+
+def test_preparing_on_dataflow_is_one_command():
+    settings = {"PROJECT": "p", "REGION": "r", "BUCKET": "b", "IMAGE": "i:1"}
+    source = "gs://b/mimic iv.zip"
+    done = beam("--dry-run", "mimic_iv_ecg", "--source", source, **settings)
+    assert done.returncode == 0, done.stderr
+    words = shlex.split(done.stdout)
+    assert words[:4] == ["python", "-m", "tfds_builders.prepare", "mimic_iv_ecg"]
+    assert words[words.index("--source") + 1] == source
+    options = shlex.split(words[words.index("--beam") + 1])
+    assert {"--runner=DataflowRunner", "--project=p", "--sdk_container_image=i:1"} <= set(options)
+    assert words[words.index("--data_dir") + 1] == "gs://b/data"
+    for name in settings:
+        left = {key: value for key, value in settings.items() if key != name}
+        done = beam("--dry-run", "mimic_iv_ecg", **left)
+        assert done.returncode == 2 and f"error: {name} is not set" in done.stderr
+    assert beam("--dry-run", **settings).returncode == 2
+
+
+def test_flinks_job_is_a_command_of_prepare():
+    from tfds_builders import prepare
+
+    text = (LAUNCH / "beam" / "flink.yaml").read_text()
+    cluster, job = yaml.safe_load_all(text)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["python", "-m", "tfds_builders.prepare"]
+    args = prepare._parse(container["args"])
+    assert args.name == "mimic_iv_ecg" and "--runner=FlinkRunner" in args.beam.split()
+    managers = cluster["spec"]["taskManager"]["podTemplate"]["spec"]
+    for spec in (managers, job["spec"]["template"]["spec"]):
+        assert spec["volumes"][0]["persistentVolumeClaim"] == {"claimName": "ecg-data"}
+        assert all(c["volumeMounts"][0]["mountPath"] == "/data" for c in spec["containers"])
+    assert managers["containers"][1]["args"] == ["--worker_pool"]

@@ -9,22 +9,24 @@ import contextlib
 import dataclasses
 import functools
 import json
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from tfds_builders import shards
 from tfds_builders.checks import examine
+from tfds_builders.digest import Sum, record_sha256
 from tfds_builders.download import Published, fetch
 from tfds_builders.errors import SourceError
-from tfds_builders.files import SUMS, fingerprint, load_sha256, stem_of, with_suffix
-from tfds_builders.jobs import Example, Job, read_all, readers
+from tfds_builders.files import fingerprint, load_sha256
+from tfds_builders.jobs import Example, Job, readers
 from tfds_builders.leads import LEADS
 from tfds_builders.progress import progress
+from tfds_builders.running import Run
+from tfds_builders.survey import Survey, wrong_files
 
 
 class BadRecordsError(ValueError):
@@ -114,6 +116,8 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
     SUFFIXES: ClassVar[tuple[str, ...]]  # of the files that a record has
     RECORDS_PER_SHARD: ClassVar[int]
 
+    source: Path | str | None = None  # the published folder; if None, it is downloaded
+    beam: Sequence[str] | None = None  # Apache Beam's options; None: this process reads and writes
     skip_bad = False
     limb_leads = True
 
@@ -152,8 +156,10 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
         """Which published files this build reads, from `source` or, if None, from a download."""
         return self.PUBLISHED.wanted
 
-    def _note(self, example: Example) -> None:
-        """Called with every example that is written, for metadata that sum them up."""
+    def count(self, example: Example) -> Mapping[tuple[str, ...], int]:
+        """What a record that is written adds to numbers of the metadata, by their place there."""
+        del example
+        return {}
 
     def _make_info(self, features: tfds.features.FeaturesDict, **metadata) -> tfds.core.DatasetInfo:
         common = {
@@ -166,6 +172,7 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
             "dead_leads": {},
             "files_verified": 0,
             "source_sha256": "",
+            "records_sha256": {},
             **self._signals(self.PUBLISHED_RATE),
         }
         return self.dataset_info_from_configs(
@@ -175,94 +182,155 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
         )
 
     def _source(self, dl_manager: tfds.download.DownloadManager) -> Path:
-        """The folder given as manual_dir, or else a download (resumed where one was begun)."""
+        """The folder given as source or manual_dir, or else a download (resumed where one was
+        begun)."""
+        if self.source:
+            return self.source  # type: ignore[return-value]
         try:
             return Path(dl_manager.manual_dir)
         except AssertionError:  # what TFDS raises where there is no such folder
             published = dataclasses.replace(self.PUBLISHED, wanted=self._wanted(None))
             return fetch(published, Path(dl_manager.download_dir) / self.name)
 
-    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager):
-        source = self._source(dl_manager)
+    def _survey(self, source: Path) -> Survey:
+        """Raises SourceError where the folder as a whole can't be used."""
         files, sums = self._files(source), load_sha256(source)
         plan = {split: jobs for split, jobs in self._plan(source, files, sums).items() if jobs}
         planned = {job.stem: job.record_id for jobs in plan.values() for job in jobs}
-        bad = (
-            self._passed_over(files, planned)
-            | self._absent(source, files, sums, planned)
-            | self._unlisted(source, files, sums)
+        bad = wrong_files(source, files, sums, planned, self.SUFFIXES, self._wanted(source))
+        return Survey(
+            source,
+            plan,
+            {planned.get(stem, stem): reason for stem, reason in bad.items()},
+            sum(map(len, plan.values())) + len(bad.keys() - planned.keys()),
+            len(sums.keys() & set(files)),
+            fingerprint(source, files),
         )
-        total = sum(map(len, plan.values())) + len(bad.keys() - planned.keys())
-        run = _Run(source, total, self._note, self._examined)
-        run.bad.update({planned.get(stem, stem): reason for stem, reason in bad.items()})
-        if not run.total:
-            raise SourceError(f"{source}: holds no records")
-        self.info.metadata.update(
-            limb_leads="checked" if self.limb_leads else "as given",
-            files_verified=len(sums.keys() & set(files)),
-            source_sha256=fingerprint(source, files),
-        )
+
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager):
+        survey = self._survey(self._source(dl_manager))
+        run = self._begin(survey)
         run.progress = self._exit.enter_context(
             progress(run.total, f"{self.name}/{self.builder_config.name}")
         )
         run.executor = self._exit.enter_context(readers(run.total))
-        self._run = run
         size = self.RECORDS_PER_SHARD
         return {
             split: [
-                functools.partial(run.examples, split, jobs[i : i + size])
+                functools.partial(run.examples, split, jobs, i, i + size)
                 for i in range(0, len(jobs), size)
             ]
-            for split, jobs in plan.items()
+            for split, jobs in survey.plan.items()
         }
 
-    def _passed_over(self, files: list[str], planned: Collection[str]) -> dict[str, str]:
-        """{stem: reason} of files of records for which no job is planned."""
-        stems: dict[str, list[str]] = {}
-        for file in with_suffix(files, self.SUFFIXES):
-            if (stem := stem_of(file)) not in planned:
-                stems.setdefault(stem, []).append(file)
-        return {
-            stem: f"{', '.join(there)}: there, but no record of the dataset is listed so"
-            for stem, there in stems.items()
-        }
+    def _begin(self, survey: Survey) -> Run:
+        run = self._run = Run(self, survey.source, survey.plan, survey.total)
+        run.bad.update(survey.bad)
+        if not run.total:
+            raise SourceError(f"{survey.source}: holds no records")
+        self.info.metadata.update(
+            limb_leads="checked" if self.limb_leads else "as given",
+            files_verified=survey.files_verified,
+            source_sha256=survey.source_sha256,
+        )
+        return run
 
-    def _absent(
-        self, source: Path, files: list[str], sums: dict[str, str], planned: Collection[str]
-    ) -> dict[str, str]:
-        """{stem: reason} of files that only `SHA256SUMS.txt` knows of."""
-        wanted = self._wanted(source)
-        return {
-            stem_of(file): f"{file}: listed in {SUMS}, but not there"
-            for file in with_suffix(sums.keys() - set(files), self.SUFFIXES)
-            if wanted(file) and stem_of(file) not in planned
-        }
+    def root(self, source: Path) -> Path:
+        """Where the paths of `source` begin."""
+        return source
 
-    def _unlisted(self, source: Path, files: list[str], sums: dict[str, str]) -> dict[str, str]:
-        """{stem: reason} of files that `SHA256SUMS.txt`, where there is one, does not list."""
-        there = with_suffix(files, self.SUFFIXES)
-        unlisted = [file for file in there if file not in sums]
-        if not sums or not unlisted:
-            return {}
-        if len(unlisted) == len(there):
-            raise SourceError(
-                f"{source / SUMS}: lists {len(sums)} files and none of the {len(there)} of records "
-                f"that are there, such as {there[0]}: is it of another folder?"
-            )
-        return {stem_of(file): f"{file}: not listed in {SUMS}" for file in unlisted}
+    def planned(self, source: Path) -> Mapping[str, Sequence[Job]]:
+        """The plan of `_survey`, the same on every machine, without a look at what it misses."""
+        plan = self._plan(source, self._files(source), load_sha256(source))
+        return {split: jobs for split, jobs in plan.items() if jobs}
 
-    def _examined(self, examples: list[Example]) -> list[Example]:
-        return examine(examples, self.rate, self.SECONDS, limb_leads=self.limb_leads)
+    def _on_beam(self, dl_manager: tfds.download.DownloadManager) -> None:
+        """Has every shard written by a worker, and takes them in as this process would have."""
+        from tfds_builders import on_beam
+
+        source = self._source(dl_manager)
+        survey = self._survey(source)
+        run = self._begin(survey)
+        names = ("limb_leads", "signals", "databases")
+        attributes = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        recipe = shards.Recipe(
+            type(self).__module__,
+            self.builder_config.name,
+            str(self._data_dir_root),
+            tuple({**attributes, "source": source}.items()),
+        )
+        templates, plan, size = {}, {}, self.RECORDS_PER_SHARD
+        for split, jobs in survey.plan.items():
+            template = self._get_filename_template(split_name=split).replace(split=split)
+            starts = range(0, len(jobs), size)
+            templates[split] = template
+            plan[split] = [
+                shards.Shard(
+                    split,
+                    start,
+                    min(start + size, len(jobs)),
+                    str(template.sharded_filepath(shard_index=i, num_shards=len(starts))),
+                    run.known_bad(jobs, start, start + size),
+                )
+                for i, start in enumerate(starts)
+            ]
+        on_beam.run(recipe, [shard for of in plan.values() for shard in of], self.beam or ())
+        infos = []
+        for split, of in plan.items():
+            lengths = [self._take_in(run, shard, survey.plan[split]) for shard in of]
+            infos.append(shards.split_info(split, lengths, of, templates[split]))
+        self.info.set_splits(tfds.core.splits.SplitDict(infos))
+
+    def _take_in(self, run: Run, shard: shards.Shard, jobs: Sequence[Job]) -> int:
+        """A worker's shard, written again where others have its signals; how many it holds."""
+        written = shards.collect(shard)
+        again = run.repeated(shard.split, written)
+        if again and self.skip_bad:
+            shards.write(shard, self, jobs, {*shard.without, *again})
+            written = shards.collect(shard)
+        shards.beside(shard).unlink()
+        run.take_in(shard.split, written, again)
+        return written.account.written.count
+
+    def examined(self, examples: list[Example]) -> list[Example]:
+        """See `checks.examine`; adds `record_sha256`."""
+        examples = examine(examples, self.rate, self.SECONDS, limb_leads=self.limb_leads)
+        for example in examples:
+            example["record_sha256"] = record_sha256(example)
+        return examples
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         with contextlib.ExitStack() as self._exit:
-            super()._download_and_prepare(dl_manager, download_config)
+            if self.beam is None:
+                super()._download_and_prepare(dl_manager, download_config)
+            else:
+                self._on_beam(dl_manager)
         run = self._run
         if run.bad and not (self.skip_bad and len(run.bad) < run.total):
             raise BadRecordsError(run.bad, run.total)
+        self._check_whole(run)
         self.info.metadata["dead_leads"] = run.dead
+        for (*above, name), count in run.counts.items():
+            place = self.info.metadata
+            for part in above:
+                place = place.setdefault(part, {})
+            place[name] = place.get(name, 0) + count
         if run.bad:
             self._write_without(run.bad)
+
+    def _check_whole(self, run: Run) -> None:
+        """Raises SourceError where the shards do not hold what the source lists."""
+        for split, jobs in run.plan.items():
+            listed, account = Sum(), run.accounts[split]
+            for job in jobs:
+                listed.add(job.record_id.encode())
+            if self.beam is None:
+                paths = self.info.splits[split].filepaths
+                run.stored[split] = sum(map(shards.stored, paths))
+            account.check(split, listed, run.stored[split])
+        self.info.metadata["records_sha256"] = {
+            split: account.written.hex for split, account in run.accounts.items()
+        }
 
     def _write_without(self, bad: dict[str, str]) -> None:
         """Lists the bad records, and drops splits that they leave empty: TFDS can't read those."""
@@ -278,57 +346,3 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
             for shard in folder.glob(f"{self.name}-{split.name}.*"):
                 shard.unlink()
         self.info.set_splits(tfds.core.splits.SplitDict(kept))
-
-
-class _Seen(NamedTuple):
-    """Where a signal was first seen, and how it was labelled."""
-
-    split: str
-    record_id: str
-    labels: bytes
-
-
-@dataclasses.dataclass
-class _Run:
-    """State of one build."""
-
-    source: Path
-    total: int
-    note: Callable[[Example], None]
-    examined: Callable[[list[Example]], list[Example]]
-    bad: dict[str, str] = dataclasses.field(default_factory=dict)
-    seen: dict[bytes, _Seen] = dataclasses.field(default_factory=dict)
-    dead: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    executor: Executor | None = None
-    progress: Any = None
-
-    def examples(self, split: str, jobs: Sequence[Job]) -> Iterator[tuple[str, Example]]:
-        """Yields (key, example) in the order of `jobs`; notes the bad ones."""
-        for job, outcome in read_all(jobs, self.executor, self.examined):
-            self.progress.update()
-            if job.record_id in self.bad and not isinstance(outcome, str):
-                continue
-            reason = outcome if isinstance(outcome, str) else self._again(split, outcome)
-            if reason:
-                self.bad[job.record_id] = reason.replace(f"{self.source}{os.sep}", "")
-                continue
-            for example in outcome:
-                if dead := example.pop("dead_leads", None):
-                    self.dead[example["record_id"]] = dead
-                self.note(example)
-                yield example["record_id"], example
-
-    def _again(self, split: str, examples: list[Example]) -> str:
-        """Why these are not to be taken after others with equal signals; empty if they may be."""
-        found = {}
-        for example in examples:
-            labels = b"".join(y.tobytes() for y in example["labels"].values())
-            here = _Seen(split, example["record_id"], labels)
-            digest = example.pop("signal_digest")
-            first = self.seen.get(digest) or found.setdefault(digest, here)
-            if first.split != split:
-                return f"has the signal of record {first.record_id} in split {first.split}: a leak"
-            if first.labels != labels:
-                return f"has the signal of record {first.record_id}, and other labels"
-        self.seen |= found
-        return ""

@@ -1,9 +1,11 @@
 """What lies in a source folder: all files, their digests, and a fingerprint of them."""
 
+import contextlib
 import hashlib
+import io
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from tfds_builders.errors import RecordError, SourceError
@@ -18,28 +20,32 @@ def walk(folder: Path, below: str = "", *, deep: bool = True) -> list[str]:
     Links to folders are followed. What macOS leaves behind (`._NAME`, `__MACOSX`) is no file.
     Raises SourceError for a folder that can't be read.
     """
-    found: list[str] = []
-    _walk(folder / below, f"{below}/" if below else "", deep, found, frozenset())
-    return sorted(found)
+    return sorted(iterate(folder, below, deep=deep))
+
+
+def iterate(folder: Path, below: str = "", *, deep: bool = True) -> Iterator[str]:
+    """`walk` in the order in which the files are found."""
+    return _walk(folder / below, f"{below}/" if below else "", deep, frozenset())
 
 
 def _walk(
-    folder: Path, prefix: str, deep: bool, found: list[str], above: frozenset[tuple[int, int]]
-) -> None:
+    folder: Path, prefix: str, deep: bool, above: frozenset[tuple[int, int]]
+) -> Iterator[str]:
     try:
         here = folder.stat()
         if (here.st_dev, here.st_ino) in above:
             return  # a link to a folder above
         above |= {(here.st_dev, here.st_ino)}
-        for entry in list(os.scandir(folder)):
-            if entry.name.startswith("._") or entry.name == "__MACOSX":
-                continue
-            if not entry.is_dir():
-                found.append(prefix + entry.name)
-            elif deep:
-                _walk(folder / entry.name, f"{prefix}{entry.name}/", deep, found, above)
+        entries = [(entry.name, entry.is_dir()) for entry in os.scandir(folder)]
     except OSError as error:
         raise SourceError(f"{error.filename}: can't be read ({error.strerror})") from None
+    for name, is_folder in entries:
+        if name.startswith("._") or name == "__MACOSX":
+            continue
+        if not is_folder:
+            yield prefix + name
+        elif deep:
+            yield from _walk(folder / name, f"{prefix}{name}/", deep, above)
 
 
 def with_suffix(files: Iterable[str], suffixes: Collection[str]) -> list[str]:
@@ -91,14 +97,34 @@ def load_sha256(folder: Path) -> dict[str, str]:
 def parse_sha256(text: str, where: Path | str) -> dict[str, str]:
     """{path: digest in hex}; raises SourceError."""
     digests: dict[str, str] = {}
-    for line in filter(None, map(str.strip, text.splitlines())):
+    for path, digest in _sums(text.splitlines(), where):
+        if digests.setdefault(path, digest) != digest:
+            raise SourceError(f"{where}: two digests of {path[:80]}")
+    return digests
+
+
+@contextlib.contextmanager
+def sum_lines(path: Path) -> Iterator[Iterator[tuple[str, str]]]:
+    """(path, digest in hex) of a file as `SHA256SUMS.txt`, line by line; nothing where there is no
+    such file. Raises SourceError."""
+    if not path.is_file():
+        yield iter(())
+        return
+    try:
+        with path.open("rb") as file, io.TextIOWrapper(file, "utf-8-sig") as text:
+            yield _sums(text, path)
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: not text in UTF-8 ({error})") from None
+    except RecordError as error:  # an archive's
+        raise SourceError(str(error)) from None
+
+
+def _sums(lines: Iterable[str], where: Path | str) -> Iterator[tuple[str, str]]:
+    for line in filter(None, map(str.strip, lines)):
         match = re.fullmatch(r"([0-9a-fA-F]{64})\s+\*?(?:\./)?(.+)", line)
         if match is None:
             raise SourceError(f"{where}: not a SHA-256 line: {line[:80]!r}")
-        digest = match[1].lower()
-        if digests.setdefault(match[2], digest) != digest:
-            raise SourceError(f"{where}: two digests of {match[2][:80]}")
-    return digests
+        yield match[2], match[1].lower()
 
 
 def digests_of(sums: Mapping[str, str], stem: str, suffixes: Sequence[str]) -> dict[str, str]:

@@ -8,21 +8,24 @@ or already there, 1 records that can't be used (each is listed; nothing is built
 import argparse
 import contextlib
 import importlib
-import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 from absl import logging
+from etils import epath
 
+from tfds_builders import on_beam
+from tfds_builders.archive import is_archive
 from tfds_builders.build import RATE_CONFIGS, BadRecordsError
 from tfds_builders.errors import SourceError
 
 _AGAIN = "--overwrite prepares it again, another --data_dir keeps both"
-NAMES = ("ptb_xl", "cpsc2018", "cinc2021", "mit_bih", "ludb", "simulated")
+NAMES = ("ptb_xl", "cpsc2018", "cinc2021", "mit_bih", "ludb", "mimic_iv_ecg", "simulated")
+ARCHIVES = ("mimic_iv_ecg",)  # of which the published zip will do for --source
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,7 +68,9 @@ def main(argv: list[str] | None = None) -> int:
 def _check_same(builder: tfds.core.DatasetBuilder, args: argparse.Namespace) -> None:
     """Raises SourceError where other options or files than these made what is prepared, or where
     some of it is gone."""
-    shards = [Path(path) for split in builder.info.splits.values() for path in split.filepaths]
+    shards = [
+        epath.Path(path) for split in builder.info.splits.values() for path in split.filepaths
+    ]
     if gone := [path.name for path in shards if not path.is_file()]:
         raise SourceError(f"{builder.data_path}: {gone[0]} is missing: --overwrite prepares again")
     metadata = builder.info.metadata or {}
@@ -105,8 +110,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     rates = [config.rate for config in RATE_CONFIGS]
     parser = _Parser(prog="python -m tfds_builders.prepare", description="Builds one dataset.")
     parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("--data_dir", type=Path, required=True, help="where prepared data go")
-    parser.add_argument("--source", type=Path, help="published folder; default: download it")
+    parser.add_argument("--data_dir", type=_place, required=True, help="where prepared data go")
+    parser.add_argument(
+        "--source",
+        type=lambda text: text if "://" in text else Path(text),
+        help=f"published folder, or zip ({', '.join(ARCHIVES)}); default: download it",
+    )
     parser.add_argument("--rate", type=int, choices=rates, default=rates[0], help="Hz")
     parser.add_argument(
         "--signals",
@@ -123,10 +132,16 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--databases",
         help="of cinc2021, comma-separated (default: all but ptb and st_petersburg_incart)",
     )
+    parser.add_argument(
+        "--beam",
+        metavar="OPTIONS",
+        help='Apache Beam\'s options, such as "--runner=DataflowRunner ...": its workers write the '
+        "shards; they need to see --source and --data_dir as this machine does",
+    )
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--skip_bad", action="store_true", help="go on without unusable records")
     parser.add_argument("--records", type=int, help="how many to simulate (simulated only)")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
     if args.name == "simulated" and (args.source or args.skip_bad or args.limb_leads):
         parser.error("simulated has no source: --source, --skip_bad and --limb_leads do not apply")
     if args.name != "simulated" and args.records is not None:
@@ -141,8 +156,16 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         args.databases = tuple(args.databases.split(","))
         if unknown := [name for name in args.databases if name not in DATABASES]:
             parser.error(f"--databases: no {unknown[0]!r}: there are {', '.join(DATABASES)}")
+    if args.beam is not None and args.name == "simulated":
+        parser.error("simulated is made by one process: --beam does not apply")
+    if "://" in str(args.data_dir) and (args.beam is None or args.overwrite):
+        parser.error(f"--data_dir {args.data_dir}: with --beam, and without --overwrite, only")
     if args.records is not None and args.records < 1:
         parser.error(f"--records {args.records}: at least 1")
+    if args.name in ARCHIVES and args.source and is_archive(args.source):
+        return args
+    if isinstance(args.source, str):
+        parser.error(f"--source {args.source}: only a zip archive is read from there")
     try:
         if args.source and not (args.source.is_dir() and any(args.source.iterdir())):
             parser.error(f"--source {args.source}: no such folder, or it is empty")
@@ -151,13 +174,31 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def _place(text: str) -> Path:
+    """A local folder, or one of an object store, of which workers write the shards."""
+    return epath.Path(text) if "://" in text else Path(text)  # type: ignore[return-value]
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """With --beam and its options as one word: argparse takes what begins with -- for its own."""
+    words = list(argv)
+    if "--beam" in words[:-1]:
+        at = words.index("--beam")
+        words[at : at + 2] = [f"--beam={words[at + 1]}"]
+    return words
+
+
 def _builder(args: argparse.Namespace, data_dir: Path) -> tfds.core.DatasetBuilder:
     module = importlib.import_module(f"tfds_builders.{args.name}.{args.name}_dataset_builder")
     builder = module.Builder(
         config=f"rate{args.rate}", data_dir=data_dir, file_format="array_record"
     )
+    if args.source:
+        builder.source = args.source
     if args.skip_bad:
         builder.skip_bad = True
+    if args.beam is not None:
+        builder.beam = on_beam.options(args.beam)
     if args.limb_leads:
         builder.limb_leads = args.limb_leads == "checked"
     if args.databases:
@@ -187,9 +228,7 @@ def _build(builder: tfds.core.DatasetBuilder, args: argparse.Namespace) -> None:
             builder.download_and_prepare(
                 # TFDS makes its download folders even where nothing is downloaded.
                 download_dir=scratch if args.source else args.data_dir / "downloads",
-                download_config=tfds.download.DownloadConfig(
-                    manual_dir=args.source, try_download_gcs=False
-                ),
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
             )
         except BaseException:
             _remove_traces(builder, args.data_dir if not existed else None)
@@ -208,13 +247,13 @@ def _replace(there: tfds.core.DatasetBuilder, args: argparse.Namespace) -> None:
 
 def _remove_traces(builder: tfds.core.DatasetBuilder, made: Path | None) -> None:
     """Folders that TFDS made around the incomplete one, which it removes itself."""
-    downloads = Path(builder.data_dir).parents[2] / "downloads"
+    downloads = builder.data_path.parents[2] / "downloads"
     _remove_if_empty(downloads / "extracted")
     _remove_if_empty(downloads)
-    rate_dir = Path(builder.data_dir).parent
+    rate_dir = builder.data_path.parent
     _remove_if_empty(rate_dir)
     if rate_dir.parent.is_dir() and [p.name for p in rate_dir.parent.iterdir()] == [".config"]:
-        shutil.rmtree(rate_dir.parent)
+        rate_dir.parent.rmtree()
     if made is not None:
         _remove_if_empty(made)
 

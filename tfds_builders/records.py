@@ -12,7 +12,7 @@ import numpy as np
 
 from tfds_builders.errors import RecordError
 from tfds_builders.files import verify_sha256
-from tfds_builders.header import Signal, read_header
+from tfds_builders.header import Header, Signal, read_header
 from tfds_builders.leads import LEADS
 from tfds_builders.samples import read_samples
 
@@ -43,22 +43,34 @@ def read_wfdb(
     `published_rate` in Hz is that of all of a dataset's records, where it is known. Raises
     RecordError for anything that would make the samples or their meaning uncertain.
     """
+    header, path = verified_header(stem, sha256 or {}, published_rate)
+    microvolts = to_microvolts(read_samples(header, path), header, path)
+    names = [signal.name for signal in header.signals]
+    return to_recording(microvolts, names, header.rate, rate, path, required_leads)
+
+
+def verified_header(
+    stem: Path, sha256: Mapping[str, str], published_rate: float | None
+) -> tuple[Header, Path]:
+    """A record's header and its path, its files' digests compared; raises as `read_wfdb`."""
     path = stem.with_name(stem.name + ".hea")
-    for name, digest in (sha256 or {}).items():
+    for name, digest in sha256.items():
         verify_sha256(stem.with_name(name), digest)
     header = read_header(path)
     if published_rate is not None and header.rate != published_rate:
         raise RecordError(
             f"{path}: states {header.rate:g} Hz, the dataset is published at {published_rate:g} Hz"
         )
-    samples = read_samples(header, path)
+    return header, path
+
+
+def to_microvolts(samples: np.ndarray, header: Header, path: Path) -> np.ndarray:
+    """Digital samples [T, n] in microvolts; raises RecordError for a unit that is none of them."""
     baseline = np.array([signal.baseline for signal in header.signals])
     gain = np.array([_units_per_microvolt(signal, path) for signal in header.signals])
     # Most records are in microvolts as they are: nothing to do then.
     plain = not baseline.any() and (gain == 1).all()
-    microvolts = samples if plain else (samples - baseline) / gain
-    names = [signal.name for signal in header.signals]
-    return to_recording(microvolts, names, header.rate, rate, path, required_leads)
+    return samples if plain else (samples - baseline) / gain
 
 
 def to_recording(

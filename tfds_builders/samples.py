@@ -20,11 +20,11 @@ FORMATS = {
 }
 
 
-def read_samples(header: Header, path: Path) -> np.ndarray:
+def read_samples(header: Header, path: Path, *, allow_invalid: bool = False) -> np.ndarray:
     """Digital samples int [T, n] of all signals, from the files beside the header at `path`.
 
     Raises RecordError where a file is missing or short, a checksum differs or a sample is marked
-    invalid.
+    invalid; with `allow_invalid` those are left as they are (`marked_invalid` finds them).
     """
     files: dict[str, list[Signal]] = {}
     for signal in header.signals:
@@ -39,8 +39,15 @@ def read_samples(header: Header, path: Path) -> np.ndarray:
     ordered = [signal for signals in files.values() for signal in signals]
     if ordered != list(header.signals):
         raise RecordError(f"{path}: the signals of one file do not stand together")
-    _check(samples, header, path)
+    _check_sums(samples, header, path)
+    if not allow_invalid:
+        _check_valid(samples, header, path)
     return samples
+
+
+def marked_invalid(samples: np.ndarray, header: Header) -> np.ndarray:
+    """bool [T, n], true where a sample is the mark that its format has for a missing one."""
+    return samples == np.array([FORMATS[signal.format][1] for signal in header.signals])
 
 
 def _read_file(
@@ -96,7 +103,7 @@ def _signed(values: np.ndarray, bits: int) -> np.ndarray:
     return (values ^ sign) - sign
 
 
-def _check(samples: np.ndarray, header: Header, path: Path) -> None:
+def _check_sums(samples: np.ndarray, header: Header, path: Path) -> None:
     """Checksums are sums of samples modulo 2^16, which some headers write signed."""
     sums = samples.sum(axis=0, dtype=np.int64) % 65536
     for signal, actual in zip(header.signals, sums.tolist(), strict=True):
@@ -105,6 +112,9 @@ def _check(samples: np.ndarray, header: Header, path: Path) -> None:
                 f"{path}: checksum of {signal.file}, lead {signal.name}, is {actual}, "
                 f"header says {signal.checksum}"
             )
+
+
+def _check_valid(samples: np.ndarray, header: Header, path: Path) -> None:
     invalid = np.array([FORMATS[signal.format][1] for signal in header.signals])
     if (samples.min(axis=0) <= invalid).any():
         count = int((samples == invalid).sum())

@@ -1,12 +1,14 @@
 """Tables in CSV, read strictly: a cell is in one column, and a number is what is written."""
 
+import contextlib
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
-from tfds_builders.errors import SourceError
+from tfds_builders.errors import RecordError, SourceError
 
 _INTEGER = re.compile(r"(\d{1,18})(?:\.0*)?")
 _NUMBER = re.compile(r"-?\d{1,18}(?:\.\d*)?")
@@ -27,8 +29,27 @@ def read_table(path: Path, required: Sequence[str], what: str) -> list[tuple[int
 
     Rows whose cells are all empty, as spreadsheets append them, are left out.
     """
-    reader = csv.reader(io.StringIO(read_text(path, what), newline=""), strict=True)
-    rows = []
+    return list(_rows(io.StringIO(read_text(path, what), newline=""), path, required))
+
+
+@contextlib.contextmanager
+def stream_table(
+    path: Path, required: Sequence[str], what: str
+) -> Iterator[Iterator[tuple[int, dict[str, str]]]]:
+    """`read_table` one row after another, for a table that need not be in memory as a whole."""
+    try:
+        with path.open("rb") as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+            yield _rows(text, path, required)
+    except FileNotFoundError:
+        raise SourceError(f"{path}: no such file ({what})") from None
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: not text in UTF-8 ({error})") from None
+    except RecordError as error:  # an archive's
+        raise SourceError(str(error)) from None
+
+
+def _rows(text: TextIO, path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict]]:
+    reader = csv.reader(text, strict=True)
     try:
         names = next(reader, [])
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -43,10 +64,9 @@ def read_table(path: Path, required: Sequence[str], what: str) -> list[tuple[int
                     f"{path}, line {reader.line_num}: {len(cells)} cells for {len(names)} columns: "
                     "is the file cut short?"
                 )
-            rows.append((reader.line_num, dict(zip(names, cells, strict=True))))
+            yield reader.line_num, dict(zip(names, cells, strict=True))
     except csv.Error as error:
         raise SourceError(f"{path}, line {reader.line_num}: not a table ({error})") from None
-    return rows
 
 
 def integer(text: str) -> int:

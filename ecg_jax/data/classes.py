@@ -75,6 +75,15 @@ FINDING_SUPERCLASS = {
     **dict.fromkeys(("STE_", "STD_", "INVT"), "STTC"),
 }
 
+# What a machine's lines are read as in MIMIC-IV-ECG: tfds_builders/mimic_iv_ecg/classes.tsv.
+MACHINE = (
+    *("NORM", "SR", "SBRAD", "STACH", "SARRH", "AFIB", "AFLT", "SVTAC", "PACE", "BIGU", "TRIGU"),
+    *("PAC", "PVC", "1AVB", "2AVB", "3AVB", "LPR", "CLBBB", "CRBBB", "ILBBB", "IRBBB", "LAFB"),
+    *("LPFB", "IVCD", "WPW", "LVH", "RVH", "LAO/LAE", "RAO/RAE", "VCLVH", "LVOLT", "AMI", "ASMI"),
+    *("ALMI", "LMI", "IMI", "ILMI", "IPMI", "PMI", "QWAVE", "NDT", "NST_", "ISC_", "ISCAL"),
+    *("ISCAN", "ISCAS", "ISCIL", "ISCIN", "ISCLA", "LNGQT", "STD_", "STE_", "INVT", "LOWT"),
+)
+
 CPSC = ("Normal", "AF", "I-AVB", "LBBB", "RBBB", "PAC", "PVC", "STD", "STE")
 AAMI = ("N", "S", "V", "F", "Q")  # beat classes of ANSI/AAMI EC57
 MIT_RHYTHM = (
@@ -123,6 +132,11 @@ TASKS = {
     "cinc2021": {"challenge": Task("challenge", challenge.CLASSES)},
     "mit_bih": {"aami": Task("aami", AAMI), "rhythm": Task("mit_rhythm", MIT_RHYTHM)},
     "ludb": {"rhythm": Task("scp", LUDB_RHYTHM), "diagnosis": Task("scp", LUDB_DIAGNOSIS)},
+    "mimic_iv_ecg": {
+        "statements": Task("scp", MACHINE),
+        "super": Task("super", SECTIONS["super"]),
+        "cpsc": Task("cpsc", CPSC),
+    },
     "simulated": {
         "super": Task("super", SECTIONS["super"]),
         "findings": Task("scp", FINDINGS),

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from ecg_jax.data import records
 from tfds_builders import prepare
 from tfds_builders.build import EcgBuilder
+from tfds_builders.mimic_iv_ecg.read import fold_of, split_of
 from tfds_builders.simulated.layouts import (
     write_cinc2021,
     write_cpsc2018,
@@ -22,6 +23,7 @@ from tfds_builders.simulated.layouts import (
     write_ptb_xl,
 )
 from tfds_builders.simulated.ludb_layout import write_ludb
+from tfds_builders.simulated.mimic_iv_ecg import write_mimic_iv_ecg
 
 LAYOUTS = {
     "ptb_xl": lambda folder: write_ptb_xl(folder, records=12),
@@ -29,6 +31,9 @@ LAYOUTS = {
     "cinc2021": write_cinc2021,
     "mit_bih": lambda folder: write_mit_bih(folder, seconds=12),
     "ludb": write_ludb,
+    "mimic_iv_ecg": lambda folder: write_mimic_iv_ecg(
+        folder, records=8, gaps=False, split=lambda subject: split_of(fold_of(subject))
+    ),
 }
 SUMS = "SHA256SUMS.txt"
 
@@ -298,9 +303,12 @@ def test_one_recording_in_two_splits(name, source, capsys):
 
     test = next(header for header in headers(source) if split_of(header) == "test")
     train = next(header for header in headers(source) if split_of(header) == "train")
+    subject = re.search("# <subject_id>: .*", test.read_text(encoding="utf-8"))
     for file in train.parent.glob(f"{train.stem}.*"):
         shutil.copy(file, test.with_suffix(file.suffix))
     edit(test, train.stem, test.stem)
+    if subject:
+        edit(test, "# <subject_id>: .*", subject[0])
     error = refused(name, source, capsys, 1)
     assert "has the signal of record" in error and "in split train: a leak" in error
 

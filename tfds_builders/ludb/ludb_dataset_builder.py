@@ -87,8 +87,8 @@ class Builder(EcgBuilder):
             splits[read.SPLIT_OF_FOLD[read.FOLD[number]]].append(Job(str(number), job, stem))
         return splits
 
-    def _note(self, example: Example) -> None:
-        """Counts marked peaks, in all leads."""
-        counts = self.info.metadata["wave_counts"]
-        for kind, count in zip(waves.KINDS[1:], example["peaks"].tolist(), strict=True):
-            counts[kind] += count
+    def count(self, example: Example) -> dict[tuple[str, ...], int]:
+        """Marked peaks by kind, in all leads."""
+        peaks = example["peaks"].tolist()
+        found = zip(waves.KINDS[1:], peaks, strict=True)
+        return {("wave_counts", kind): count for kind, count in found if count}

@@ -114,8 +114,7 @@ class Builder(EcgBuilder):
             stem.name,
         )
 
-    def _note(self, example: Example) -> None:
-        """Counts beats; every annotated beat lies in one window."""
-        counts = self.info.metadata["beat_counts"]
-        for index, count in Counter(example["beat_symbol"].tolist()).items():
-            counts[read.BEAT_SYMBOLS[index]] += count
+    def count(self, example: Example) -> dict[tuple[str, ...], int]:
+        """Beats by symbol; every annotated beat lies in one window."""
+        symbols = Counter(example["beat_symbol"].tolist())
+        return {("beat_counts", read.BEAT_SYMBOLS[i]): count for i, count in symbols.items()}
