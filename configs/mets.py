@@ -28,6 +28,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     else:
         etp.modern(c)
         c.batch_size = 128
+    if given.mimic:
+        etp.mimic(c)
     if given.demo:
         etp.demo(c, given)
     return c

@@ -38,7 +38,7 @@ from ecg_jax.runtime.stop import UNFINISHED
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What a table needs beyond pre-training on PTB-XL.
+    """What a table needs beyond pre-training.
 
     Attributes:
       method: of `configs/`, the one that the table is about.
@@ -53,6 +53,7 @@ class Table:
       retrieval: whether reports are retrieved on PTB-XL.
       finetune_leads: as in `config.evaluate`.
       lead_sets: how many leads a pre-training is shown; with each, all of the table's methods.
+      corpus: what is pre-trained on; the argument of the configs, PTB-XL if it is empty.
     """
 
     method: str
@@ -72,6 +73,7 @@ class Table:
     retrieval: bool = True
     finetune_leads: tuple[int, ...] = (12,)
     lead_sets: tuple[int, ...] = (12,)
+    corpus: str = ""
 
 
 RANK = "validation/effective_rank"  # in metrics.jsonl
@@ -177,6 +179,19 @@ TABLES = {
     "mets-table1": METS(SUPER),
     "mets-table2": METS({"ptb_xl": ("form",)}),
     "mets-table3": METS({"mit_bih": ("aami",)}),
+    # Out of domain: pre-trained on MIMIC-IV-ECG, as what is printed beside it.
+    "mimic": Table(
+        "etp",
+        {"ptb_xl": ("super", "sub", "form", "rhythm"), "cpsc2018": ("cpsc",)},
+        ("zero_shot", "linear_probe"),
+        (0.01, 0.1, 1.0),
+        rules=("corrected",),
+        controls=controls.NAMES,
+        baselines=("mets", "simclr"),
+        once=True,
+        rate=100,
+        corpus="mimic",
+    ),
     "corrected": Table(
         "etp",
         {"ptb_xl": ("super", "sub", "form", "rhythm"), "mit_bih": ("aami",)},
@@ -220,7 +235,8 @@ def main() -> None:
     hosts.check_same("options", options, "start all of them with one command")
     table, out = narrowed(args), storage.path(args.out or f"runs/{args.table}")
     seeds = parse_seeds(args.seeds)
-    for dataset in dict.fromkeys(("ptb_xl", *table.targets)):
+    corpus = recipe(args, table, runs(table, seeds)[0]).dataset
+    for dataset in dict.fromkeys((corpus, *table.targets)):
         hosts.first_alone(functools.partial(prepare, args, dataset))
     rows = []
     for run in runs(table, seeds):
@@ -359,6 +375,7 @@ def recipe(args: argparse.Namespace, table: Table, run: Run) -> Config:
     text = f"{args.recipe},text={args.text}," if reads_text(run.method) else ""
     if run.method in LEAD_AGNOSTIC_CONFIGS and args.recipe != "modern":
         text = f"{args.recipe},"
+    text += f"{table.corpus}," if table.corpus else ""
     config = module.get_config(f"{text}rate={args.rate},seed={run.seed}")
     config.data_dir = args.data_dir
     if run.encoder == "shuffled":
@@ -450,6 +467,8 @@ def wanted(table: Table, run: Run, config: Config, dataset: str) -> Config:
     """The run's config with what a table asks of one dataset. The control with permuted reports is
     examined frozen; baselines, on the test records as they are, and fine-tuned on few labels."""
     config = config.copy_and_resolve_references()
+    if table.corpus:  # prompts are written from the reports that it has learnt from, none of these
+        config.evaluate.bank = config.dataset
     config.dataset = dataset
     control = run.encoder == "shuffled"
     protocols = [name for name in table.protocols if name in FROZEN or not control]

@@ -213,6 +213,17 @@ def test_all_of_a_table_are_judged_by_its_papers_rule():
             assert reproduce.wanted(table, run, config, "ptb_xl").evaluate.paper == paper
 
 
+def test_a_table_of_another_corpus_reads_that_one_alone():
+    table = reproduce.TABLES["mimic"]
+    args = argparse.Namespace(recipe="modern", rate=100, text="minilm", data_dir="here")
+    for run in reproduce.runs(table, [0]):
+        config = reproduce.recipe(args, table, run)
+        assert config.dataset == "mimic_iv_ecg"
+        for dataset in ("ptb_xl", "cpsc2018"):
+            target = reproduce.wanted(table, run, config, dataset)
+            assert (target.dataset, target.evaluate.bank) == (dataset, "mimic_iv_ecg")
+
+
 def test_controls_are_examined_frozen_and_on_harder_records():
     table = reproduce.TABLES["corrected"]
     args = argparse.Namespace(recipe="modern", rate=100, text="minilm", data_dir="here")

@@ -62,6 +62,15 @@ def test_a_config_file_with_an_error_says_so(tmp_path):
         parse(f"--config={file}", "--workdir=x")
 
 
+@pytest.mark.parametrize("name", ["etp", "mets", "simclr"])
+def test_configs_for_mimic(name):
+    config = parse(f"--config=configs/{name}.py:mimic", "--workdir=x").config
+    assert (config.dataset, config.rate, config.batch_size) == ("mimic_iv_ecg", 100, 512)
+    assert config.epochs == 50 and config.optimizer.schedule == "cosine"
+    if name != "simclr":
+        assert config.model.spare_patient and config.evaluate.protocols == ("zero_shot",)
+
+
 @pytest.mark.parametrize("name", ["etp", "mets"])
 @pytest.mark.parametrize("argument", ["", "paper", "modern", "demo"])
 def test_every_config_loads(name, argument):

@@ -16,7 +16,7 @@ SIZES = {
     "mets-table1": 4 * 4,
     "mets-table2": 4 * 4,
     "mets-table3": 4 * 4,
-    "context-zero-shot": 8,
+    "context-zero-shot": 10,
     "context-linear": 15,
     "context-supervised": 5,
 }
