@@ -4,7 +4,9 @@
 
 Each program is compiled in a process of its own, since a compiler may end its process: the training
 step (`train`), the encoder in evaluation (`encode`) and, as fine-tuning makes it, the gradient of a
-loss on labels through the encoder (`finetune`).
+loss on labels through the encoder (`finetune`). Records are whole, 12 x 10 s, also of configs that
+learn from a stretch of each; `--crop` leaves it to the config. Figures are of a step and device.
+Rows that are in the file of --json are not compiled again.
 """
 
 import argparse
@@ -14,6 +16,8 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,64 +35,98 @@ def main() -> None:
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--rate", type=int, default=100)
     parser.add_argument("--batch", type=int, default=256, help="records of a chip")
+    parser.add_argument("--crop", action="store_true", help="as the config's augmentations say")
+    parser.add_argument("--json", type=Path, help="a file for the rows, and of those that are done")
     parser.add_argument("--one", action="store_true", help="the first of each, in this process")
     args = parser.parse_args()
     if args.one:
         options = args.targets[0], args.configs[0], args.programs[0], args.rate, args.batch
-        print(json.dumps(compiled(*options)))
+        print(json.dumps(compiled(*options, crop=args.crop)))
         return
-    print("| target | config | program | s | temporary GB | kernels | MB a record |")
-    print("|---|---|---|---|---|---|---|")
+    done = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
+    print("| jax | target | config | program | samples | " + " | ".join(COLUMNS) + " |")
+    print("|---" * (5 + len(COLUMNS)) + "|")
     for target in args.targets:
         for config in args.configs:
             for program in args.programs:
-                cells = cell(target, config, program, args)
-                print(f"| {target} | {config} | {program} | {cells} |", flush=True)
+                length = f"{args.rate * 10:,}{' cropped' * args.crop}"
+                key = (version("jax"), target, config, program, length, str(args.batch))
+                if " ".join(key) not in done:
+                    done[" ".join(key)] = cell(target, config, program, args)
+                    if args.json:
+                        args.json.write_text(json.dumps(done, indent=1))
+                cells = described(done[" ".join(key)])
+                print(f"| {' | '.join(key[:-1])} | {cells} |", flush=True)
 
 
-def cell(target: str, config: str, program: str, args: argparse.Namespace) -> str:
+COLUMNS = ("CPU s", "temporary GB", "kernels", "MB a record", "by XLA", "collectives")
+
+
+def cell(target: str, config: str, program: str, args: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.compile_matrix", "--one", "--targets", target]
     command += ["--configs", config, "--programs", program]
-    command += ["--rate", str(args.rate), "--batch", str(args.batch)]
+    command += ["--rate", str(args.rate), "--batch", str(args.batch), *["--crop"] * args.crop]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "rror" in line or "Check" in line]
-        return f"**{(lines or ['status ' + str(done.returncode)])[-1][:120]}** | | |"
-    found = json.loads(done.stdout.splitlines()[-1])
+        return {"failed": (lines or [f"status {done.returncode}"])[-1][:120]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def described(found: dict[str, Any]) -> str:
+    if "failed" in found:
+        return f"**{found['failed']}**" + " |" * (len(COLUMNS) - 1)
+    xla = found["xla"]
     return (
         f"{found['seconds']:.0f} | {found['temporary'] / 1e9:.2f} | {found['kernels']:.0f} | "
-        f"{found['bytes'] / 1e6:.1f}"
+        f"{found['bytes'] / 1e6:.1f} | {xla / 1e6 if xla else 0:.1f} | "
+        + ", ".join(f"{times:.0f} {kind}" for kind, times in found["collectives"].items())
     )
 
 
-def compiled(name: str, config: str, program: str, rate: int, batch: int) -> dict[str, float]:
-    """Seconds, bytes of temporaries, kernels of a step, and bytes of memory traffic a record."""
+def compiled(
+    name: str, config: str, program: str, rate: int, batch: int, *, crop: bool = False
+) -> dict[str, Any]:
+    """Processor seconds, bytes of temporaries, kernels of a step, bytes of memory traffic a record,
+    those by XLA's cost analysis (None where it has none) and collectives by their kind."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
 
+    from configs import common
     from ecg_jax.methods import build
-    from ecg_jax.planning import hlo, targets
+    from ecg_jax.planning import estimate, hlo, targets
     from ecg_jax.planning import program as programs
     from ecg_jax.runtime import parallel
 
     target = targets.parse(name)
     c = importlib.import_module(f"configs.{config}").get_config(f"rate={rate}")
+    c = c if crop else common.whole(c)
     c.shards = max(c.shards, target.devices)
     c.batch_size, c.model.dtype = batch * target.devices, "bfloat16"
     mesh, width = target.mesh(), TEXT if "text" in c else 0
-    records, steps = max(RECORDS, 2 * c.batch_size), 1
-    start = time.perf_counter()
+    records = max(RECORDS, 2 * c.batch_size)
+    start = time.process_time()
     if program == "train":
-        traced = programs.trace(c, mesh, records=records, width=width, length=2)
-        done, steps = traced.compile(), 2
+        traced = programs.trace(c, mesh, records=records, width=width)
+        done = traced.compile()
     else:
         method = build(c, parallel.platform(mesh))
         done = jax.jit(run(method, program)).lower(*arguments(c, mesh, method, width)).compile()
-    seconds = time.perf_counter() - start
-    counts = hlo.count(done.as_text(), steps=steps, devices=target.devices)
-    temporary = done.memory_analysis().temp_size_in_bytes
-    found = {"seconds": seconds, "temporary": temporary, "kernels": counts.kernels}
-    return {**found, "bytes": counts.whole / batch}
+    seconds = time.process_time() - start
+    count = hlo.of_step if program == "train" else hlo.count
+    counts = count(done.as_text(), devices=target.devices)
+    kinds: Counter[str] = Counter()
+    for collective in counts.collectives:
+        kinds[collective.kind] += collective.times
+    analysis = estimate.of_xla(done)
+    return {
+        "seconds": seconds,
+        "temporary": done.memory_analysis().temp_size_in_bytes,
+        "kernels": counts.kernels,
+        "bytes": counts.whole / batch,
+        "xla": analysis and analysis[1] / batch,
+        "collectives": dict(kinds),
+    }
 
 
 def run(method: Any, program: str) -> Any:

@@ -5,9 +5,9 @@
     python -m benchmarks.pods --part loss --losses plain,gathered,ring    # in a minute or two
 
 The whole training step, or its loss alone (value and both gradients of the embeddings, which is
-what grows with the slice; BatchNorm's statistics and the gradients' sum keep their size). Each row
-is a program that XLA compiled for the slice, and that nobody ran. A row takes minutes on
-two cores; those that are done are in the file of --json, and are not compiled again.
+what grows with the slice; BatchNorm's statistics and the gradients' sum keep their size). Records
+are whole, 12 x 10 s. Each row is a program that XLA compiled for the slice, and that nobody ran. A
+row takes minutes on two cores; those in the file of --json are not compiled again.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import report
-from configs import etp
+from configs import common, etp
 from ecg_jax.errors import UserError
 from ecg_jax.losses.contrastive import symmetric_info_nce
 from ecg_jax.planning import bounds, hlo, targets
@@ -72,7 +72,7 @@ def measure(args: argparse.Namespace, size: int, loss: str, norm: str) -> dict[s
     row = {"chips": size, "loss": loss}
     if args.part == "loss":
         return row | of_loss(target, args.each * size, loss)
-    c = etp.get_config(f"rate={args.rate}")
+    c = common.whole(etp.get_config(f"rate={args.rate}"))
     c.batch_size = args.each * size
     c.model.width = args.width
     c.parallel.loss, c.parallel.batch_norm = loss, norm

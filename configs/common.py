@@ -170,6 +170,15 @@ AUGMENT = (
 WHOLE = (AUGMENT[1], {"name": "shift", "fraction": 0.3}, *AUGMENT[2:])
 
 
+def whole(c: ConfigDict) -> ConfigDict:
+    """The config, learning from whole records where its chains begin with a crop: what figures of
+    records of one length are of (benchmarks, budgets)."""
+    for chain in ("augment", "augment_second"):
+        if any(step["name"] == "crop" for step in c[chain]):
+            c[chain] = WHOLE
+    return c
+
+
 def modern(c: ConfigDict) -> None:
     """The optimisation that this project recommends, alike for every method."""
     c.epochs = 20

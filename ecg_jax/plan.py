@@ -46,8 +46,6 @@ def main() -> None:
     process.configure()
     config, name, records, file = read(sys.argv)
     target = targets.parse(name)
-    if config.batch_size < target.devices and not any("config.batch_size" in a for a in sys.argv):
-        config.batch_size = whole_batch(config.batch_size, target.devices, records)
     try:
         found = estimate(config, target, records)
     except DoesNotFitError as error:
@@ -75,20 +73,6 @@ def unfit(target: Any, error: Any) -> dict[str, Any]:
 
 def write(file: str, facts: dict[str, Any]) -> None:
     write_whole(Path(file), (json.dumps(facts, indent=2) + "\n").encode())
-
-
-def whole_batch(batch: int, devices: int, records: int) -> int:
-    """A batch for more devices than the config's own has records: as many for each device as it
-    has in all, or the largest power of two that the split fills."""
-    each = batch
-    while each > 1 and each * devices > records:
-        each = 1 << ((each - 1).bit_length() - 1)
-    print(
-        f"the config's batch of {batch} is less than a record for each of {devices} devices: "
-        f"planned with {each} for each, which training has to be told: "
-        f"--config.batch_size={each * devices}"
-    )
-    return each * devices
 
 
 def read(argv: Sequence[str]) -> tuple[Any, str, int, str]:

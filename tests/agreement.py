@@ -19,6 +19,7 @@ from pathlib import Path
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
@@ -161,11 +162,16 @@ def network(name):
     def silu_pool(branch, **options):
         return batch_norm.activate(mean_pool, branch, **options)
 
+    def silu_mean(*branches, residual=None, platform):
+        options = {"residual": residual, "train": True, "platform": platform}
+        return batch_norm.activate(nn.silu, *branches, **options).mean(axis=1, dtype=jnp.float32)
+
     with contextlib.ExitStack() as stack:
         if name == "smooth":
             stack.enter_context(mock.patch.object(nn, "relu", nn.silu))
             stack.enter_context(mock.patch.object(resnet1d, "relu", nn.silu))
             stack.enter_context(mock.patch.object(resnet1d, "relu_pool", silu_pool))
+            stack.enter_context(mock.patch.object(resnet1d, "relu_mean", silu_mean))
         else:
             stack.enter_context(mock.patch.object(resnet1d, "STAGES", SHALLOW))
         yield

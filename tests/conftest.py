@@ -35,6 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-kill", action="store_true", help="kill trainers at all points, not at three"
     )
+    parser.addoption(
+        "--budgets", action="store_true", help="compile the full-size step for a TPU slice: minutes"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -37,13 +37,18 @@ LAYERS = {
     ),
     "methods": (("shared",), ("*",)),
     "planning": (
-        ("targets", "program", "flops", "hlo"),
-        ("bounds", "utilisation"),
+        ("targets", "program", "flops", "hlo_text"),
+        ("hlo", "utilisation"),
+        ("bounds",),
         ("estimate",),
         ("show",),
     ),
     "run": (("config",), ("experiment",), ("provenance",), ("exported", "workdir")),
-    "training": (("feed", "optim", "pace", "profile", "progress", "state"), ("step",)),
+    "training": (
+        ("feed", "optim", "pace", "profile", "progress", "state"),
+        ("packing",),
+        ("step",),
+    ),
 }
 LEVEL = {
     folder: {name: level for level, names in enumerate(layers) for name in names}

@@ -115,12 +115,6 @@ def test_records_are_the_published_ones(monkeypatch, capsys):
     assert command(monkeypatch, "--target", "h100", "--records", "9")[2] == 9
 
 
-@pytest.mark.parametrize(("records", "batch"), [(10**6, 32_768), (17_418, 16_384), (300, 256)])
-def test_a_batch_for_more_devices_than_it_has_records(records, batch, capsys):
-    assert plan.whole_batch(128, 256, records) == batch
-    assert f"--config.batch_size={batch}" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -39,8 +39,13 @@ def jitter(sd: float = 0.02) -> Augmentation:
     def apply(key, ecg, mask):
         strength, noise = jax.random.split(key)
         sds = jax.random.uniform(strength, (ecg.shape[0], 1, 1), ecg.dtype, 0, sd)
-        shape = (*ecg.shape[:2], len(ELECTRODES))
-        return _add(ecg, mask, _in_leads(sds * jax.random.normal(noise, shape, ecg.dtype))), mask
+        drawn = jax.random.normal(noise, (*ecg.shape[:2], len(ELECTRODES)), ecg.dtype)
+        # Drawing is dear, so that XLA writes what is drawn, and reads it for each lead: in bytes,
+        # as a converter of 32 steps to the deviation and 256 in all would give it.
+        steps = jnp.round(32 * drawn).clip(-128, 127).astype(jnp.int8)
+        parts = jax.lax.optimization_barrier(_apart(steps))
+        mixed = _in_leads([x.astype(ecg.dtype) for x in parts])
+        return _add(ecg, mask, sds / 32 * mixed), mask
 
     return apply
 
@@ -106,7 +111,7 @@ def muscle(sd: float = 0.05, *, rate: int) -> Augmentation:
         B, T, _ = ecg.shape
         noise, burst, strength = jax.random.split(key, 3)
         sds = jax.random.uniform(strength, (B, 1, len(ELECTRODES)), maxval=sd)
-        at_electrodes = sds * _muscle_noise(noise, (B, T, len(ELECTRODES)), rate)
+        at_electrodes = _apart(sds * _muscle_noise(noise, (B, T, len(ELECTRODES)), rate))
         envelope = _bursts(burst, B, T, rate)[:, :, None]
         return _add(ecg, mask, envelope * _in_leads(at_electrodes)), mask
 
@@ -147,11 +152,18 @@ def _add(ecg: jax.Array, mask: jax.Array, wave: jax.Array) -> jax.Array:
     return jnp.where(mask[:, None, :], ecg + wave.astype(ecg.dtype), ecg)
 
 
-def _in_leads(x: jax.Array) -> jax.Array:
-    """[..., 9] drawn alike at each electrode -> [..., 12]: as large in the leads, see above."""
+def _apart(x: jax.Array) -> list[jax.Array]:
+    """[..., 9] -> 9 x [...]"""
+    return [x[..., i] for i in range(len(ELECTRODES))]
+
+
+def _in_leads(parts: list[jax.Array]) -> jax.Array:
+    """9 x [...] drawn alike at each electrode -> [..., 12]: as large in the leads, see above."""
     # No matrix product, which would write its result to memory.
-    parts = [x[..., i, None] * leads for i, leads in enumerate(_MIXED.astype(x.dtype))]
-    return functools.reduce(jnp.add, parts)
+    mixed = _MIXED.astype(parts[0].dtype)
+    return functools.reduce(
+        jnp.add, (x[..., None] * leads for x, leads in zip(parts, mixed, strict=True))
+    )
 
 
 def _waves(key: jax.Array, turn: jax.Array, most: float) -> jax.Array:
@@ -162,9 +174,11 @@ def _waves(key: jax.Array, turn: jax.Array, most: float) -> jax.Array:
     size = jax.random.uniform(a, shape, maxval=most)
     phase = jax.random.uniform(p, shape, maxval=2 * jnp.pi)
     # sin(turn + phase), with sines of [B, T] and of [B, 9] instead of [B, T, 9]
-    sine, cosine = _in_leads(size * jnp.cos(phase)), _in_leads(size * jnp.sin(phase))
+    sine, cosine = (_in_leads(_apart(size * f(phase))) for f in (jnp.cos, jnp.sin))
     largest = jnp.hypot(sine, cosine).max(axis=2, keepdims=True)
-    wave = jnp.sin(turn)[:, :, None] * sine + jnp.cos(turn)[:, :, None] * cosine
+    halves = [f(turn).astype(jnp.float16) for f in (jnp.sin, jnp.cos)]  # written, see `jitter`
+    sin, cos = (x.astype(turn.dtype)[:, :, None] for x in jax.lax.optimization_barrier(halves))
+    wave = sin * sine + cos * cosine
     return wave * jnp.minimum(1, most / jnp.maximum(largest, 1e-9))
 
 

@@ -11,12 +11,15 @@ which reads no more than a mask would.
 
 So that XLA makes these passes and no others, masks are arithmetic (`step`; it writes a Boolean one
 to memory, which is small, and reads it again), barriers part what is to be computed twice, and on
-a GPU two sums are one of complex numbers (`sums`).
+a GPU the two sums of a pass are made of arrays that have nothing in common (`in_parts`).
 """
 
+import itertools
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -24,48 +27,58 @@ from jax import lax
 
 EPSILON = 1e-5
 
-Sums = jax.Array | tuple[jax.Array, jax.Array]
+Sums = tuple[jax.Array, ...]
 Act = Callable[[jax.Array], jax.Array]
 
 
-class Branch(NamedTuple):
+@flax.struct.dataclass
+class Branch:
     """An array that is to be normalised.
 
     Attributes:
-      y: [..., C], in any floating type.
+      whole: [..., n C], in any floating type, of which the channels of `part` are meant (an array
+        of their own would have to be written first).
       scale, bias: float32 [C], parameters.
       running_mean, running_var: float32 [C].
       sums: of y less the running mean and of its square, as from `sums`; or None where the running
         statistics are taken. (Not mean and variance: whoever needs these makes them of the sums, in
         a pass that is made anyhow, and no kernel is needed to write them.)
+      part: 0 ... n - 1.
     """
 
-    y: jax.Array
+    whole: jax.Array
     scale: jax.Array
     bias: jax.Array
     running_mean: jax.Array
     running_var: jax.Array
     sums: Sums | None
+    part: int = flax.struct.field(pytree_node=False, default=0)
+
+    @property
+    def y(self) -> jax.Array:
+        """[..., C]"""
+        return channels(self.whole, self.part, len(self.scale))
 
     def statistics(self) -> tuple[jax.Array, jax.Array]:
         """Mean and variance [C] that y is normalised by."""
         if self.sums is None:
             return self.running_mean, self.running_var
-        mean, square = (s * (self.y.shape[-1] / self.y.size) for s in parts(self.sums))
+        mean, square = (s * (self.whole.shape[-1] / self.whole.size) for s in self.sums)
         return self.running_mean + mean, jnp.maximum(square - mean * mean, 0)
 
-    def normalized(self) -> jax.Array:
-        """In float32, or float64 where that is given."""
+    def normalized(self, by: float = 1.0) -> jax.Array:
+        """Times `by`; in float32, or float64 where that is given."""
         mean, var = self.statistics()
-        gain = self.scale * lax.rsqrt(var + EPSILON)
-        return wide(self.y) * gain + (self.bias - mean * gain)
+        gain = by * self.scale * lax.rsqrt(var + EPSILON)
+        return wide(self.y) * gain + (by * self.bias - mean * gain)
 
     def centred(self) -> jax.Array:
         return wide(self.y) - self.statistics()[0]
 
 
 class BatchNorm(nn.Module):
-    """y [..., C] -> what `activate` needs of it; parameters and statistics are `nn.BatchNorm`'s.
+    """What `activate` needs of an array, or of a part of its channels, see `Branch`; parameters and
+    statistics are `nn.BatchNorm`'s.
 
     Attributes:
       train: with the statistics of y, over all axes but the last, which the running ones follow;
@@ -79,22 +92,26 @@ class BatchNorm(nn.Module):
     platform: str = "cpu"
 
     @nn.compact
-    def __call__(self, y: jax.Array) -> Branch:
-        C = y.shape[-1:]
+    def __call__(self, whole: jax.Array, part: int = 0, parts: int = 1) -> Branch:
+        C = (whole.shape[-1] // parts,)
         scale = self.param("scale", nn.initializers.ones, C, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, C, jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, C, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, C, jnp.float32)
-        branch = Branch(y, scale, bias, mean.value, var.value, None)
+        branch = Branch(whole, scale, bias, mean.value, var.value, None, part)
         if not self.train:
             return branch
         # One pass for both sums. With the running mean, which is near, taken off before it is
         # squared, a mean far from zero costs the variance no digits.
-        d = wide(lax.stop_gradient(y)) - mean.value
-        branch = branch._replace(sums=sums(d, d * d, self.platform))
+        seen = lax.stop_gradient(whole)
+        if part:  # or XLA would mix the sums of two parts and read both twice
+            seen = lax.optimization_barrier(seen)
+        y = wide(channels(seen, part, *C))
+        d, e = y - mean.value, mean.value - y  # see `sums`
+        branch = branch.replace(sums=sums((d,), (e * e,), platform=self.platform))
         if not self.is_initializing():
             m, apart = self.momentum, lax.optimization_barrier(branch.sums)
-            new = branch._replace(sums=apart).statistics()
+            new = branch.replace(sums=apart).statistics()
             mean.value, var.value = (
                 m * old.value + (1 - m) * now for old, now in zip((mean, var), new, strict=True)
             )
@@ -121,7 +138,7 @@ def activate(
 def _activate(
     act: Act, platform: str, branches: tuple[Branch, ...], residual: jax.Array | None
 ) -> jax.Array:
-    return act(_sum(branches, residual)).astype(branches[0].y.dtype)
+    return act(normal(branches, residual)).astype(branches[0].whole.dtype)
 
 
 def _forward(act: Act, platform: str, branches: tuple[Branch, ...], residual: jax.Array | None):
@@ -135,33 +152,33 @@ def _backward(act: Act, platform: str, saved: Any, dz: jax.Array):
     branches, residual = again(branches, residual)
     alone = residual is None and len(branches) == 1
 
-    def pull() -> jax.Array:
-        """The gradient of the sum; of dz's type, which holds it, where it is kept."""
-        back = jax.vjp(act, _sum(branches, residual))[1]
+    def pull(by: float = 1.0) -> jax.Array:
+        """The gradient of the sum."""
+        back = jax.vjp(act, normal(branches, residual, by))[1]
         return back(wide(dz))[0].astype(jnp.promote_types(dz.dtype, jnp.float32))
 
-    of_g: tuple[jax.Array, ...] = ()
-    if alone:
-        g = pull()
-        totals = sums(g, g * branches[0].centred(), platform)
-        branches, (dz, totals) = again(branches, (dz, totals))
-        g, totals = pull(), parts(totals)
+    def kept(by: float = 1.0) -> jax.Array:
+        """In dz's type, which holds it, where it is written."""
+        return pull(by) if alone else wide(pull(by).astype(dz.dtype))
+
+    one, other, _ = factors(platform)
+    g, first, last = kept(one), branches[0], branches[-1]
+    if len(branches) == 1:
+        totals = sums((g,), (kept(other) * last.centred(),), platform=platform)
     else:
-        kept = pull().astype(dz.dtype)
-        g = wide(kept)
-        if len(branches) == 1:
-            totals = sums(g, g * branches[0].centred(), platform)
-        else:
-            first, second = (g * b.centred() for b in branches)
-            totals = sums(first, second, platform)
-            kept, totals = lax.optimization_barrier((kept, totals))
-            of_g = (total(wide(kept), platform),)
-        branches, (kept, totals, of_g) = again(branches, (kept, totals, of_g))
-        g, totals = wide(kept), (*of_g, *parts(totals))
+        of_y = in_parts((g * first.centred(),), (kept(other) * last.centred(),), platform=platform)
+        g, of_y = lax.optimization_barrier((g.astype(dz.dtype), of_y))
+        totals = of_all((*in_parts((wide(g),), platform=platform), *of_y), platform)
+    if alone:
+        branches, (dz, totals) = again(branches, (dz, totals))
+        of_sum, g = None, pull()
+    else:
+        branches, (of_sum, totals) = again(branches, (g.astype(dz.dtype), totals))
+        g = wide(of_sum)
     gradients = tuple(
         gradient(b, g, totals[0], of_y) for b, of_y in zip(branches, totals[1:], strict=True)
     )
-    return gradients, None if residual is None else kept
+    return gradients, None if residual is None else of_sum
 
 
 _activate_trained = jax.custom_vjp(_activate, nondiff_argnums=(0, 1))
@@ -170,8 +187,8 @@ _activate_trained.defvjp(_forward, _backward)
 
 def again(branches: tuple[Branch, ...], others: Any) -> tuple[tuple[Branch, ...], Any]:
     """The same arrays, of which XLA makes nothing that it has made of them before."""
-    ys, others = lax.optimization_barrier(([b.y for b in branches], others))
-    return tuple(b._replace(y=y) for b, y in zip(branches, ys, strict=True)), others
+    arrays, others = lax.optimization_barrier(([b.whole for b in branches], others))
+    return tuple(b.replace(whole=a) for b, a in zip(branches, arrays, strict=True)), others
 
 
 def gradient(b: Branch, g: jax.Array, of_g: jax.Array, of_y: jax.Array) -> Branch:
@@ -181,12 +198,15 @@ def gradient(b: Branch, g: jax.Array, of_g: jax.Array, of_y: jax.Array) -> Branc
       of_g, of_y: float32 [C], the sums of g and of g times the centred y.
     """
     mean, var = b.statistics()
-    n, rate = b.y.size // b.y.shape[-1], lax.rsqrt(var + EPSILON)
+    n, rate = b.whole.size // b.whole.shape[-1], lax.rsqrt(var + EPSILON)
     gain = b.scale * rate
     slope = -gain * rate * rate * (of_y * (1 / n))
     dy = gain * g + slope * wide(b.y) - (gain * (of_g * (1 / n)) + slope * mean)
+    C, channels = len(b.scale), b.whole.shape[-1]
+    beside = [(0, 0)] * (dy.ndim - 1) + [(b.part * C, channels - (b.part + 1) * C)]
+    whole = jnp.pad(dy.astype(b.whole.dtype), beside)
     nothing = jax.tree.map(jnp.zeros_like, b)
-    return nothing._replace(y=dy.astype(b.y.dtype), scale=of_y * rate, bias=of_g)
+    return nothing.replace(whole=whole, scale=of_y * rate, bias=of_g)
 
 
 @jax.custom_vjp
@@ -197,93 +217,60 @@ def relu(x: jax.Array) -> jax.Array:
 relu.defvjp(lambda x: (relu(x), x), lambda x, dz: (dz * step(x),))
 
 
-def relu_pool(b: Branch, *, train: bool, platform: str) -> jax.Array:
-    """ReLU of a normalised branch [B, T, C], then the maximum over windows of 3 with stride 2:
-    [B, ceil(T / 2), C], in the type of y. The gradient goes to the first of the largest values, on
-    a TPU as they are in that type."""
-    if platform == "tpu":
-        # XLA has a TPU write the arrays of `_winners` out in float32; its own reduction of windows
-        # and the gradient of that stay in y's type.
-        z = activate(relu, b, train=train, platform=platform)
-        sides = [(0, 0), (1, 1), (0, 0)]
-        return lax.reduce_window(z, -jnp.inf, lax.max, (1, 3, 1), (1, 2, 1), sides)
-    return (_relu_pool_trained if train else _relu_pool)(platform, b)
-
-
-def _relu_pool(platform: str, b: Branch) -> jax.Array:
-    before, at, after = windows(b.normalized(), -jnp.inf)
-    return relu(jnp.maximum(jnp.maximum(before, at), after)).astype(b.y.dtype)
-
-
-def _relu_pool_forward(platform: str, b: Branch) -> tuple[jax.Array, Branch]:
-    return lax.optimization_barrier(_relu_pool(platform, b)), b
-
-
-def _relu_pool_backward(platform: str, b: Branch, dz: jax.Array) -> tuple[Branch]:
-    (b,), _ = again((b,), None)
-    live, *shares = _winners(b)
-    g = wide(dz) * live
-    of_windows = windows(b.centred(), 0)
-    winner = sum(s * y for s, y in zip(shares, of_windows, strict=True))
-    totals = sums(g, g * winner, platform)
-    (b,), (dz, totals) = again((b,), (dz, totals))
-    live, before, at, after = _winners(b)
-    g = wide(dz) * live
-    odd = g * after + jnp.pad((g * before)[:, 1:], ((0, 0), (0, 1), (0, 0)))
-    dx = jnp.stack([g * at, odd], axis=2).reshape(g.shape[0], -1, g.shape[2])
-    return (gradient(b, dx[:, : b.y.shape[1]], *parts(totals)),)
-
-
-_relu_pool_trained = jax.custom_vjp(_relu_pool, nondiff_argnums=(0,))
-_relu_pool_trained.defvjp(_relu_pool_forward, _relu_pool_backward)
-
-
-def _winners(b: Branch) -> tuple[jax.Array, ...]:
-    """Of every window: whether its maximum is above 0, and which of the three it is; 1 or 0."""
-    before, at, after = windows(b.normalized(), -jnp.inf)
-    top = jnp.maximum(jnp.maximum(before, at), after)
-    first = 1 - step(top - before)
-    second = (1 - first) * (1 - step(top - at))
-    return step(top), first, second, 1 - first - second
-
-
-def windows(x: jax.Array, fill: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """x [B, T, C] at 2t - 1, 2t and 2t + 1, each [B, ceil(T / 2), C]; `fill` beyond its ends."""
-    T = x.shape[1]
-    x = jnp.pad(x, ((0, 0), (1, 1 + T % 2), (0, 0)), constant_values=fill)
-    return x[:, 0:-2:2], x[:, 1:-1:2], x[:, 2::2]
-
-
 def step(x: jax.Array) -> jax.Array:
     """1 above 0, else 0."""
     return jnp.sign(jnp.maximum(x, 0))
 
 
-def sums(a: jax.Array, b: jax.Array, platform: str) -> Sums:
-    """Of two arrays [..., C], over all axes but the last; `parts` has them apart.
+def sums(*groups: Sums, platform: str) -> Sums:
+    """Of one or two arrays [..., C] in each group, over all axes but the last: `in_parts` and
+    `of_all`."""
+    return of_all(in_parts(*groups, platform=platform), platform)
 
-    For a GPU as one sum of complex numbers: XLA computes what two sums have in common, and would
-    rather write and read it than compute it twice, before it sees that one pass can make both.
+
+def in_parts(*groups: Sums, platform: str) -> Sums:
+    """The first half of `sums`, for a GPU a few records at a time: XLA's own cut through the rows
+    of all would part this pass from what else it makes where it does not come out even.
+
+    One pass makes two sums. XLA computes what they have in common, and would rather write and read
+    it than compute it again, before it sees that. So two of a group are one of complex numbers, and
+    two groups must have nothing in common but what is read: each is made of `normal` by another of
+    the `factors`. (A third sum of 32 bits would take more shared memory than XLA gives a kernel.)
     """
-    axes = tuple(range(a.ndim - 1))
-    if platform != "gpu" or a.ndim < 3:
-        return jnp.sum(a, axes), jnp.sum(b, axes)
-    # Record by record first: XLA's own cut through the rows of all would part this pass from what
-    # else it makes where it does not come out even.
-    of_records = lax.optimization_barrier(jnp.sum(lax.complex(a, b), axes[1:]))
-    return lax.optimization_barrier(of_records.sum(0))
+    B, *others, C = groups[0][0].shape
+    if platform != "gpu":
+        axes = tuple(range(1 + len(others)))
+        return tuple(jnp.sum(a, axes) for group in groups for a in group)
+    # One for each 64 channels, so that the parts are as many in all stages of a network.
+    devices = jax.sharding.get_abstract_mesh().size or 1
+    some = math.gcd(max(C // 64, 1), B if B % devices else B // devices)
+    shape = (B // some, some * math.prod(others), C)
+    arrays = (lax.complex(*group) if len(group) == 2 else group[0] for group in groups)
+    return tuple(lax.optimization_barrier([jnp.sum(a.reshape(shape), 1) for a in arrays]))
 
 
-def parts(sums: Sums) -> tuple[jax.Array, jax.Array]:
-    return sums if isinstance(sums, tuple) else (sums.real, sums.imag)
+def of_all(found: Sums, platform: str) -> Sums:
+    """The second half of `sums`: the sums [C] over the records, in one kernel."""
+    if platform != "gpu":
+        return found
+
+    def add(a: Sums, b: Sums) -> Sums:
+        return tuple(x + y for x, y in zip(a, b, strict=True))
+
+    zeros = tuple(jnp.zeros((), a.dtype) for a in found)
+    found = tuple(lax.optimization_barrier(lax.reduce(found, zeros, add, (0,))))
+    parts = ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,) for x in found)
+    return tuple(itertools.chain.from_iterable(parts))
 
 
-def total(a: jax.Array, platform: str) -> jax.Array:
-    """As `sums`, of one array."""
-    axes = tuple(range(a.ndim - 1))
-    if platform != "gpu" or a.ndim < 3:
-        return jnp.sum(a, axes)
-    return lax.optimization_barrier(lax.optimization_barrier(jnp.sum(a, axes[1:])).sum(0))
+def factors(platform: str) -> tuple[float, ...]:
+    """Of `normal`, for each group of sums that one pass makes."""
+    return (1.0, -1.0, 2.0) if platform == "gpu" else (1.0, 1.0, 1.0)
+
+
+def channels(x: jax.Array, part: int, C: int) -> jax.Array:
+    """[..., n C] -> [..., C]"""
+    return x if x.shape[-1] == C else lax.slice_in_dim(x, part * C, (part + 1) * C, axis=-1)
 
 
 def wide(x: jax.Array) -> jax.Array:
@@ -291,8 +278,10 @@ def wide(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _sum(branches: tuple[Branch, ...], residual: jax.Array | None) -> jax.Array:
-    total = branches[0].normalized()
+def normal(branches: tuple[Branch, ...], residual: jax.Array | None, by: float = 1.0) -> jax.Array:
+    """The sum of the normalised branches and the residual, computed as that of `by` times each; for
+    powers of two the same bit for bit, and to XLA something else, see `sums`."""
+    total = branches[0].normalized(by)
     for b in branches[1:]:
-        total = total + b.normalized()
-    return total if residual is None else total + wide(residual)
+        total = total + b.normalized(by)
+    return (total if residual is None else total + wide(residual) * by) / by

@@ -52,10 +52,14 @@ class Conv(nn.Module):
     platform: str = "cpu"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def weights(self, inputs: int) -> jax.Array:
+        """[kernel, inputs, width] in `dtype`."""
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        w = self.param("kernel", init, (self.kernel, x.shape[-1], self.width), jnp.float32)
-        x, w = x.astype(self.dtype), w.astype(self.dtype)
+        w = self.param("kernel", init, (self.kernel, inputs, self.width), jnp.float32)
+        return w.astype(self.dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x, w = x.astype(self.dtype), self.weights(x.shape[-1])
         cpu = self.platform == "cpu"
         if self.kernel == 1 and (cpu or self.stride == 1):
             # With a stride not on a GPU: XLA's tiling of a product of every second sample ends the
@@ -72,6 +76,16 @@ def plain(x: jax.Array, w: jax.Array, stride: int = 1) -> jax.Array:
     pad = w.shape[0] // 2
     return jax.lax.conv_general_dilated(
         x, w, (stride,), [(pad, pad)], dimension_numbers=("NWC", "WIO", "NWC")
+    )
+
+
+def beside(x: jax.Array, w: jax.Array, one: jax.Array, stride: int) -> jax.Array:
+    """`plain(x, w, stride)` and, in the channels after its own, `plain(x, one, stride)` with a
+    kernel of one sample [1, C, D]: as one convolution, which reads x once, and so do its
+    gradients."""
+    sides = w.shape[0] // 2
+    return plain(
+        x, jnp.concatenate([w, jnp.pad(one, ((sides, sides), (0, 0), (0, 0)))], -1), stride
     )
 
 

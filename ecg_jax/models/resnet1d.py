@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ecg_jax.errors import UserError
-from ecg_jax.models.batch_norm import BatchNorm, Branch, activate, relu, relu_pool
-from ecg_jax.models.conv1d import Conv
+from ecg_jax.models.batch_norm import BatchNorm, Branch, activate, relu
+from ecg_jax.models.conv1d import Conv, beside
+from ecg_jax.models.norm_pool import relu_mean, relu_pool
 
 STRIDE = 32  # samples between two positions of the feature map
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -33,30 +34,53 @@ def activations(name: str, platform: str) -> jnp.dtype:
 
 
 class Block(nn.Module):
-    """Two 3-wide convolutions around a shortcut (ResNet-18 and -34)."""
+    """Two 3-wide convolutions around a shortcut (ResNet-18 and -34).
+
+    Attributes:
+      passes: train and platform, of `activate`.
+      mean: the result is its mean over time, float32; in training only.
+    """
 
     width: int
     stride: int
     conv: type[Conv] | partial
     norm: Callable[..., BatchNorm]
-    passes: dict[str, Any]  # train and platform, of `activate`
+    passes: dict[str, Any]
+    mean: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        if self.stride > 1 and self.passes["platform"] != "cpu":
+            return self.beside(x)
         y = self.conv(self.width, 3, self.stride)(x)
         y = self.relu(self.norm()(y))
         y = self.conv(self.width, 3)(y)
         return self.join(self.norm()(y), x, self.width)
 
-    def relu(self, *branches: Branch, residual: jax.Array | None = None) -> jax.Array:
-        return activate(relu, *branches, residual=residual, **self.passes)
+    def beside(self, x: jax.Array) -> jax.Array:
+        """As `__call__`, the strided convolutions as one: more arithmetic, and fewer bytes."""
+        first = self.conv(self.width, 3, self.stride)
+        shortcut = self.conv(self.width, 1, self.stride, name="conv_shortcut")
+        weights = (conv.weights(x.shape[-1]) for conv in (first, shortcut))
+        both = beside(x, *weights, self.stride)
+        y = self.relu(self.norm()(both, 0, 2))
+        y = self.norm()(self.conv(self.width, 3)(y))
+        return self.out(y, self.norm(name="norm_shortcut")(both, 1, 2))
+
+    def relu(self, *branches: Branch) -> jax.Array:
+        return activate(relu, *branches, **self.passes)
 
     def join(self, y: Branch, x: jax.Array, width: int) -> jax.Array:
         """ReLU of y and the shortcut from x: itself, or projected where shapes differ."""
         if x.shape[-1] == width and self.stride == 1:
-            return self.relu(y, residual=x)
+            return self.out(y, residual=x)
         x = self.conv(width, 1, self.stride, name="conv_shortcut")(x)
-        return self.relu(y, self.norm(name="norm_shortcut")(x))
+        return self.out(y, self.norm(name="norm_shortcut")(x))
+
+    def out(self, *branches: Branch, residual: jax.Array | None = None) -> jax.Array:
+        if self.mean:
+            return relu_mean(*branches, residual=residual, platform=self.passes["platform"])
+        return activate(relu, *branches, residual=residual, **self.passes)
 
 
 class Bottleneck(Block):
@@ -103,14 +127,17 @@ class ResNet1D(nn.Module):
         kind = Bottleneck if self.depth == 50 else Block
         if self.remat:
             kind = nn.remat(kind)
-        stages = STAGES[self.depth]
+        stages, mean = STAGES[self.depth], False
         for stage, blocks in enumerate(stages):
             for i in range(blocks):
                 stride = 2 if stage > 0 and i == 0 else 1
                 name = f"stage{stage + 1}_block{i + 1}"
-                x = kind(self.width * 2**stage, stride, conv, norm, passes, name=name)(x)
+                mean = (stage, i + 1) == (len(stages) - 1, blocks) and train and pool
+                x = kind(self.width * 2**stage, stride, conv, norm, passes, mean, name=name)(x)
             if 0 < stage < len(stages) - 1:
                 self.sow("intermediates", "earlier", x)
+        if mean:
+            return x
         self.sow("intermediates", "map", x)  # for `feature_maps`; nothing, unless it is asked for
         return x.mean(axis=1, dtype=jnp.float32) if pool else x
 

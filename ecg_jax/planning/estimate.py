@@ -159,7 +159,7 @@ def estimate(config: Config, target: Target, records: int) -> Estimate:
         computed / config.batch_size,
         counts,
         limit,
-        _xla(compiled),
+        of_xla(compiled),
         took,
     )
 
@@ -181,7 +181,8 @@ def compile_step(step: program.Step, target: Target) -> Any:
         ) from None
 
 
-def _xla(compiled: Any) -> tuple[float, float] | None:
+def of_xla(compiled: Any) -> tuple[float, float] | None:
+    """The compiler's own (flops, bytes) of a loop's body on a device; None for a GPU."""
     try:
         found = compiled.cost_analysis()
     except (NotImplementedError, RuntimeError):  # it has none for a GPU that is not there

@@ -10,6 +10,21 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ecg_jax.planning.hlo_text import (
+    Computation,
+    Instruction,
+    arrays,
+    branches,
+    called,
+    elements,
+    group_size,
+    logical,
+    on_chip,
+    parse,
+    scalar,
+    stored,
+)
+
 # Names for what is there already, or for a place in memory: no kernel, no bytes.
 NAMES = {
     "bitcast",
@@ -28,6 +43,7 @@ BUFFERS = {"AllocateBuffer", "ConcatBitcast"}  # custom calls of a TPU program t
 TRANSFERS = {"copy-start", "slice-start"}  # a TPU's, between its memories: bytes, but no kernel
 PARTS = {"slice", "dynamic-slice", "gather"}  # they read what they yield, not all of the operand
 CALLS = {"call", "async-start"}
+BEHIND = "calls=%async_collective_fusion"  # a TPU's fusion behind which a collective goes on
 COLLECTIVES = (
     "all-reduce",
     "all-gather",
@@ -36,23 +52,6 @@ COLLECTIVES = (
     "collective-permute",
     "collective-broadcast",
 )
-BITS = {"pred": 8, "token": 0, "opaque": 0}
-ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\](?:\{([^{}]*)\})?")
-
-
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-    """One line; `type` is its result's, `operands` are names of other lines."""
-
-    name: str
-    type: str
-    opcode: str
-    operands: tuple[str, ...]
-    rest: str  # attributes; of a parameter its number, of a constant its value
-    root: bool
-
-
-Computation = dict[str, Instruction]
 
 
 class Collective(NamedTuple):
@@ -93,6 +92,17 @@ def count(text: str, *, steps: int = 1, devices: int = 1) -> Counts:
     return counts._replace(whole=whole.bytes)
 
 
+def of_step(text: str, *, devices: int = 1) -> Counts:
+    """Counts a step of several: the body of the program's largest loop, without what a call does
+    before and after them."""
+    computations, entry = parse(text)
+    both = []
+    for chip in (False, True):
+        counter = _Counter(computations, entry, 1, devices, chip=chip)
+        both.append(counter.counts(counter.longest(entry)))
+    return both[0]._replace(whole=both[1].bytes)
+
+
 def by_kernel(text: str, *, steps: int = 1) -> dict[str, float]:
     """Bytes of a step by the name of the instruction, as `count` counts them."""
     computations, entry = parse(text)
@@ -126,9 +136,10 @@ class _Counter:
     ):
         self.computations, self.entry = computations, entry
         self.steps, self.devices, self.chip = steps, devices, chip
+        self.seen: set[str] = set()
 
-    def counts(self) -> Counts:
-        kernels, moved, found = self._of(self.entry)
+    def counts(self, computation: str = "") -> Counts:
+        kernels, moved, found = self._of(computation or self.entry)
         merged: dict[Collective, float] = {}
         for collective, times in found:
             merged[collective] = merged.get(collective, 0) + times
@@ -136,6 +147,12 @@ class _Counter:
         each.sort(key=lambda c: -c.sent * c.times)
         moved /= self.steps
         return Counts(kernels / self.steps, moved, moved, tuple(each))
+
+    def longest(self, name: str) -> str:
+        """The body of the loop that moves most of those in a computation."""
+        loops = (x for x in self.computations[name].values() if x.opcode == "while")
+        bodies = [called(loop, "body")[0] for loop in loops]
+        return max(bodies, key=lambda body: self._of(body)[1])
 
     @functools.cache  # noqa: B019  (a counter lives as long as one count)
     def _of(self, name: str) -> tuple[float, float, list]:
@@ -195,14 +212,22 @@ class _Counter:
         if scalar(line.type) and all(map(scalar, operands)) and op != "fusion":
             return 0, 0, []
         found = self._within(line) if op == "fusion" else []
+        if BEHIND in line.rest:
+            line, operands = without_passed(line, operands)
         return 1, self._moved(lines, line, operands), found
 
     def _within(self, line: Instruction) -> list[tuple[Collective, float]]:
-        """The collectives of a fusion: a TPU's sum of which each device keeps a part is one."""
+        """The collectives of a fusion: a TPU's sum of which each device keeps a part is one. One
+        that goes on behind several fusions is in each of them, by the same channel: the first
+        counts."""
         inner = self.computations[called(line, "calls")[0]]
         found = []
         for one in inner.values():
             if (kind := one.opcode.removesuffix("-start")) in COLLECTIVES:
+                if channel := re.search(r"channel_id=(\d+)", one.rest):
+                    if channel[1] in self.seen:
+                        continue
+                    self.seen.add(channel[1])
                 kept = any(x.root and x.opcode in PARTS for x in inner.values())
                 kind = "reduce-scatter" if kind == "all-reduce" and kept else kind
                 operands = [inner[name].type for name in one.operands]
@@ -250,8 +275,9 @@ class _Counter:
             uses = list(through(line.name))
             ways = {user.opcode if first else "" for user, first in uses}
             if uses and ways <= PARTS:
-                parts = sum(logical(user.type) for user, _ in uses)
-                read += min(whole, float(parts)) if whole else 0.0
+                # Of the operand's own type; what reads it may be of another.
+                share = sum(elements(user.type) for user, _ in uses) / elements(line.type)
+                read += min(whole, share * logical(line.type)) if whole else 0.0
             elif ways == {"dynamic-update-slice"}:
                 update = sum(logical(inner[user.operands[1]].type) for user, _ in uses)
                 read, written = read + update, written - whole + update
@@ -268,115 +294,11 @@ class _Counter:
         return Collective(kind, n, size, share * size, 1.0)
 
 
-def parse(text: str) -> tuple[dict[str, Computation], str]:
-    """All computations of a module by name, and the name of the entry."""
-    computations: dict[str, Computation] = {}
-    entry, current = "", None
-    for raw in text.splitlines():
-        if current is None or not raw.startswith(" "):
-            current = None
-            if raw.endswith("{") and (match := re.match(r"(ENTRY )?%?([\w.\-]+) \(", raw)):
-                current = computations.setdefault(match[2], {})
-                entry = match[2] if match[1] else entry
-        elif instruction := _instruction(raw.strip()):
-            current[instruction.name] = instruction
-    return computations, entry
-
-
-def _instruction(line: str) -> Instruction | None:
-    root = line.startswith("ROOT ")
-    name, equals, rest = line.removeprefix("ROOT ").partition(" = ")
-    if not equals:
-        return None
-    end = _closing(rest) if rest.startswith("(") else rest.index(" ")
-    type_, rest = rest[:end], rest[end:].lstrip()
-    opcode, _, _ = rest.partition("(")
-    rest = rest[len(opcode) :]
-    end = _closing(rest)
-    inside, rest = rest[1 : end - 1], rest[end:]
-    if opcode in ("parameter", "constant"):
-        return Instruction(name.lstrip("%"), type_, opcode, (), inside, root)
-    operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-    return Instruction(name.lstrip("%"), type_, opcode, operands, rest, root)
-
-
-def _closing(text: str) -> int:
-    """Just after the bracket that closes the one that `text` begins with."""
-    depth = 0
-    for match in re.finditer(r"[()]", text):
-        depth += 1 if match[0] == "(" else -1
-        if depth == 0:
-            return match.end()
-    return len(text)
-
-
-def called(line: Instruction, *attributes: str) -> list[str]:
-    """The computations that an instruction names under one of these attributes."""
-    return [m[1] for a in attributes for m in re.finditer(rf"\b{a}=%?([\w.\-]+)", line.rest)]
-
-
-def branches(line: Instruction) -> list[str]:
-    if match := re.search(r"branch_computations=\{([^}]*)\}", line.rest):
-        return re.findall(r"%?([\w.\-]+)", match[1])
-    return called(line, "true_computation", "false_computation")
-
-
-def group_size(attributes: str, devices: int) -> int:
-    """Devices that take part in a collective together."""
-    if match := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
-        return len(match[1].split(","))
-    if match := re.search(r"replica_groups=\[\d+,(\d+)\]<=", attributes):
-        return int(match[1])
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
-        size = 1
-        for axis in re.findall(r"'(\w+)'", match[2]):
-            size *= int(sizes[axis])
-        return size
-    return devices
-
-
-def arrays(type_: str) -> list[str]:
-    """The arrays of a type, tuples taken apart."""
-    return [match[0] for match in ARRAY.finditer(type_)]
-
-
-def on_chip(array: str) -> bool:
-    """Whether an array lies in a TPU's memory beside the processor, and not in the large one."""
-    return bool(re.search(r"S\([1-9]\d*\)", array))
-
-
-def scalar(type_: str) -> bool:
-    return all(match[2] == "" for match in ARRAY.finditer(type_))
-
-
-def logical(type_: str) -> int:
-    """Bytes of a type's elements."""
-    return sum(_bytes(*match.groups(), padded=False) for match in ARRAY.finditer(type_))
-
-
-def stored(type_: str, *, chip: bool) -> int:
-    """Bytes in the device's memory, as they are laid out there; with `chip`, those on the chip
-    too, without what its layout adds."""
-    size = 0
-    for match in ARRAY.finditer(type_):
-        beside = on_chip(match[0])
-        if chip or not beside:
-            size += _bytes(*match.groups(), padded=not beside)
-    return size
-
-
-def _bytes(dtype: str, shape: str, layout: str | None, *, padded: bool) -> int:
-    sizes = [int(size) for size in shape.split(",") if size]
-    if padded and sizes and layout and (tile := re.search(r"T\(([\d,]+)\)", layout)):
-        order = [int(axis) for axis in layout.partition(":")[0].split(",") if axis]
-        for axis, step in zip(order, reversed(tile[1].split(",")), strict=False):
-            sizes[axis] = -(-sizes[axis] // int(step)) * int(step)
-    elements = 1
-    for size in sizes:
-        elements *= size
-    bits = BITS.get(dtype)
-    if bits is None:
-        digits = re.search(r"\d+", dtype)
-        bits = int(digits[0]) if digits else 8
-    return -(-elements * bits // 8)
+def without_passed(line: Instruction, operands: list[str]) -> tuple[Instruction, list[str]]:
+    """A fusion without the arrays of the collective that goes on behind it: it hands them on."""
+    pairs = re.search(r"output_to_operand_aliasing=\{(.*?\})\}?, calls", line.rest)
+    passed = re.findall(r"\{(\d+)\}: \((\d+)", pairs[1] if pairs else "")
+    outputs, inputs = ({int(pair[side]) for pair in passed} for side in (0, 1))
+    kept = [array for i, array in enumerate(arrays(line.type)) if i not in outputs]
+    line = dataclasses.replace(line, type=f"({', '.join(kept)})")
+    return line, ["token[]" if i in inputs else type_ for i, type_ in enumerate(operands)]

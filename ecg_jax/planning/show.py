@@ -2,6 +2,7 @@
 
 import math
 
+from ecg_jax.data import augment
 from ecg_jax.planning.estimate import Estimate
 
 NAMES = {
@@ -20,9 +21,11 @@ def text(e: Estimate) -> str:
 
 def _head(e: Estimate) -> str:
     chip, c = e.target.chip, e.config
+    seen = augment.length(c.augment, c.seconds)
+    cropped = f" in stretches of {seen:g} s" if seen < c.seconds else ""
     return (
         f"{c.method} on {e.target.devices} x {chip.title}: batch {e.batch:,} "
-        f"({e.per_device:,g} a device), 12 x {round(c.seconds * c.rate):,} samples, "
+        f"({e.per_device:,g} a device), 12 x {round(c.seconds * c.rate):,} samples{cropped}, "
         f"{c.model.dtype}, {e.length} steps a dispatch\n"
         "Bounds from the compiled program and the data sheet, not measurements: compiled in "
         f"{e.compile_seconds:,.0f} s, not run.\n"
@@ -57,7 +60,8 @@ def _work(e: Estimate) -> str:
         f"in {c.kernels:,.0f} kernels",
     ]
     if e.flops_program > 1.01 * e.flops_model:
-        lines[0] += f" ({e.flops_program / e.flops_model - 1:.0%} of it computed again)"
+        more = e.flops_program / e.flops_model - 1
+        lines[0] += f" ({more:.0%} above the definition)"
     if c.whole > c.bytes:
         lines.append(
             f"             ({_si(c.whole / per_device)}B if nothing were kept on the chip)"

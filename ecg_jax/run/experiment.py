@@ -199,7 +199,8 @@ def checked(config: Config, devices: int, platform: str) -> Method:
 
 def with_shards(config: Config, devices: int, saved: int | None = None) -> Config:
     """The config with as many virtual shards as there are devices, where the default number does
-    not divide over them; or with those of a run that goes on.
+    not divide over them, and then the next larger batch that these divide; or with the shards of a
+    run that goes on. Says so in one line.
 
     Args:
       saved: the run's virtual shards; None for a new one.
@@ -207,13 +208,18 @@ def with_shards(config: Config, devices: int, saved: int | None = None) -> Confi
     if config.shards != SHARDS:
         return config
     shards = saved or (SHARDS if SHARDS % devices == 0 else devices)
-    if shards != config.shards:
-        why = (
-            "as this run has had" if saved else f"as {SHARDS} do not divide over {devices} devices"
-        )
-        print(f"{shards} virtual shards, {why}: the batches are not those of {SHARDS}")
-        config = copy.deepcopy(config)
-        config.shards = shards
+    if shards == config.shards:
+        return config
+    why = "as this run has had" if saved else f"as {SHARDS} do not divide over {devices} devices"
+    line = f"{shards} virtual shards, {why}: the batches are not those of {SHARDS}"
+    config = copy.deepcopy(config)
+    config.shards = shards
+    part = config.accumulate * shards
+    if config.batch_size % part:
+        batch = -(-config.batch_size // part) * part
+        line += f", and of {batch} records in place of {config.batch_size}"
+        config.batch_size = batch
+    print(line)
     return config
 
 

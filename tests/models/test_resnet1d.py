@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ecg_jax.models import conv1d
+from ecg_jax.models import conv1d, resnet1d
 from ecg_jax.models.heads import MLP, normalize
 from ecg_jax.models.resnet1d import ResNet1D
 
@@ -100,3 +100,29 @@ def test_the_fast_convolutions_are_as_near_the_truth_as_the_plain_ones(depth, mo
         truth = run(jnp.float64)
         for ours, theirs in zip(errors(fast), errors(plain), strict=True):
             assert 0 < ours < 3 * theirs + 1e-6
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_accelerators_forms_are_the_same_network(platform, monkeypatch):
+    """The strided convolutions beside each other as one, and the mean over time made with the last
+    sum: features, statistics and gradients, to rounding in float64."""
+    monkeypatch.setattr(resnet1d, "STAGES", {18: (1, 1, 1, 2)})
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((4, 150, 12)), rng.standard_normal(32)
+
+    def run(platform):
+        model = ResNet1D(18, width=4, dtype=jnp.float64, platform=platform)
+        variables = model.init(jax.random.key(0), x, train=False)
+
+        def loss(params):
+            tree = {**variables, "params": params}
+            features, new = model.apply(tree, x, train=True, mutable=["batch_stats"])
+            return (features * weight).sum(), (features, new)
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+
+    with jax.enable_x64(True):
+        one, other = run("cpu"), run(platform)
+        assert jax.tree.structure(one) == jax.tree.structure(other)
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * float(jnp.abs(a).max()))

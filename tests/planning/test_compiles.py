@@ -9,8 +9,9 @@ import pytest
 from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ecg_jax.models.batch_norm import BatchNorm, relu_pool
+from ecg_jax.models.batch_norm import BatchNorm
 from ecg_jax.models.conv1d import Conv
+from ecg_jax.models.norm_pool import relu_pool
 from ecg_jax.planning import hlo, program, targets
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ecg_jax.planning import hlo
+from ecg_jax.planning import hlo, hlo_text
 
 # Two steps of a loop on a TPU: a fusion that slices a table, a copy onto the chip, an all-reduce of
 # four devices, and a loop of three whose body updates an array in place.
@@ -83,6 +83,7 @@ def test_a_step_of_a_program():
     assert counts.kernels == 3 + 3
     assert counts.collectives == (hlo.Collective("all-reduce", 4, A, 1.5 * A, 1.0),)
     assert counts.whole == counts.bytes - near + A
+    assert hlo.of_step(TEXT, devices=4) == counts
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_a_step_of_a_program():
     ],
 )
 def test_bytes_as_they_lie_in_memory(type_, size):
-    assert hlo.stored(type_, chip=False) == size
+    assert hlo_text.stored(type_, chip=False) == size
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_bytes_as_they_lie_in_memory(type_, size):
     ],
 )
 def test_groups(attributes, size):
-    assert hlo.group_size(attributes, 16) == size
+    assert hlo_text.group_size(attributes, 16) == size
 
 
 def test_a_sum_of_which_each_device_keeps_a_part():
@@ -144,3 +145,53 @@ def test_a_compiled_program():
     assert 1 <= counts.kernels < 10
     assert 2 * 64 * 64 * 4 <= counts.bytes < 12 * 64 * 64 * 4
     assert counts.collectives == () and counts.whole == counts.bytes
+
+
+def test_a_slice_of_what_was_made_wider_reads_narrow_numbers():
+    text = """HloModule m
+
+%half (p: bf16[4,8]) -> f32[4,4] {
+  %p = bf16[4,8]{1,0} parameter(0)
+  %wide = f32[4,8]{1,0} convert(%p)
+  ROOT %part = f32[4,4]{1,0} slice(%wide), slice={[0:4], [4:8]}
+}
+
+ENTRY %main (x: bf16[4,8]) -> f32[4,4] {
+  %x = bf16[4,8]{1,0} parameter(0)
+  ROOT %y = f32[4,4]{1,0} fusion(%x), kind=kLoop, calls=%half
+}
+"""
+    assert hlo.count(text).bytes == 16 * 2 + 16 * 4
+
+
+def test_a_collective_that_goes_on_behind_fusions():
+    """It counts once, and what they hand on is not moved by them."""
+    text = """HloModule m
+
+%async_collective_fusion.NUMBER (p: f32[8], q: f32[2], r: f32[4,2]) -> (f32[8], f32[2], f32[4,2]) {
+  %p = f32[8]{0} parameter(0)
+  %q = f32[2]{0} parameter(1)
+  %r = f32[4,2]{1,0} parameter(2)
+  %all = f32[4,2]{1,0} all-gather(%q), channel_id=3, replica_groups=[1,4]<=[4], dimensions={0}
+  %twice = f32[8]{0} add(%p, %p)
+  ROOT %t = (f32[8]{0}, f32[2]{0}, f32[4,2]{1,0}) tuple(%twice, %q, %r)
+}
+"""
+    fusion = (
+        "  %fNUMBER = (f32[8]{0}, f32[2]{0}, f32[4,2]{1,0}) fusion(%x, %y, %z), kind=kOutput, "
+        "output_to_operand_aliasing={{1}: (1, {}), {2}: (2, {})}, "
+        "calls=%async_collective_fusion.NUMBER\n"
+    )
+    entry = (
+        "\nENTRY %main (x: f32[8], y: f32[2], z: f32[4,2]) -> f32[8] {\n"
+        "  %x = f32[8]{0} parameter(0)\n  %y = f32[2]{0} parameter(1)\n"
+        "  %z = f32[4,2]{1,0} parameter(2)\n"
+        + fusion.replace("NUMBER", "1")
+        + fusion.replace("NUMBER", "2")
+        + "  ROOT %out = f32[8]{0} get-tuple-element(%f2), index=0\n}\n"
+    )
+    head, computation = text.split("\n\n")
+    both = [computation.replace("NUMBER", n) for n in "12"]
+    counts = hlo.count("\n\n".join([head, *both]) + entry, devices=4)
+    assert counts.collectives == (hlo.Collective("all-gather", 4, 32, 24.0, 1.0),)
+    assert counts.bytes == 2 * (32 + 32)

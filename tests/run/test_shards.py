@@ -26,6 +26,24 @@ def test_shards_follow_the_devices(small, given, devices, saved, shards, capsys)
     assert not said or said.startswith(f"{shards} virtual shards, as ")
 
 
+@pytest.mark.parametrize(
+    ("batch", "devices", "saved", "found"),
+    [
+        (128, 256, None, 256),  # v5e:16x16
+        (128, 64, None, 128),
+        (128, 24, None, 144),
+        (128, 8, 256, 256),  # a run that began on 256 devices
+        (100, 8, None, 100),  # 32 shards: `resident` says what is wrong
+    ],
+)
+def test_the_batch_follows_the_shards(small, batch, devices, saved, found, capsys):
+    small.shards, small.batch_size = 32, batch
+    assert with_shards(small, devices, saved).batch_size == found
+    assert (f"of {found} records in place of {batch}" in capsys.readouterr().out) == (
+        found != batch
+    )
+
+
 def test_a_run_keeps_its_shards(small, tmp_path):
     assert workdir.saved_shards(tmp_path / "new") is None
     small.shards = 8
