@@ -72,7 +72,7 @@ def examine(subject: Subject | Control) -> Iterator[Predictions]:
         if subject.name != "random":
             _guard(subject, task)
     for name in config.protocols:
-        for task in config.tasks:
+        for task in () if name == identify.PROTOCOL else config.tasks:
             print(f"{subject.name}, {name}: {task}", flush=True)
             yield from PROTOCOLS[name](subject, task)
         subject.forget_maps()

@@ -43,8 +43,9 @@ def table(rows: Sequence[Row]) -> str:
         title = _title(row)
         if row["label"] not in (MACRO, *_DIRECTIONS):
             continue
-        if row.get("condition") and row["protocol"] == "identify":
-            blocks.setdefault(f"{title}, {row['condition']}, {row['n']} patients", []).append(row)
+        if row["protocol"] == "identify":
+            where = ", ".join(filter(None, [title, row.get("condition")]))
+            blocks.setdefault(f"{where}, {row['n']} patients", []).append(row)
             continue
         if row.get("condition"):
             if row["metric"] in ("auroc", "challenge score"):
