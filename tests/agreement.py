@@ -55,6 +55,7 @@ OWN = {
     "swav": {"prototypes": 8},
     "pirl": {"negatives": 8, "pieces": 4},
     "cpc": {"context": 3, "times": 2, "steps": 2},
+    "beat_ssl": {"beats": 2},
     "astcl": {"dim": 64, "hidden": 64},  # its bottleneck is a quarter of that
 }
 # Of the losses that do not end at 0; of noise, no hidden token can be told from 100 others.

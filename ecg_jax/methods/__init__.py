@@ -24,6 +24,8 @@ class View(NamedTuple):
       text_id: int32 [B], equal for equal reports.
       row: int32 [B], which of the split's records each is.
       patient: int32 [B], equal for records of one patient.
+      physiology: `physiology_table.Features` of the records, for a method that learns from them;
+        None stands for records that show nothing.
     """
 
     ecg: jax.Array
@@ -32,6 +34,7 @@ class View(NamedTuple):
     text_id: jax.Array
     row: jax.Array
     patient: jax.Array
+    physiology: Any = None
 
 
 class Encoded(NamedTuple):
@@ -72,6 +75,10 @@ class Method(NamedTuple):
       platform: of the devices that its programs are for, see `build`.
       whole: whether every training record must last `config.seconds`, because parts of it are
         compared, and zeros would stand where it has ended.
+      stages: (params, state, ecg, lead_mask, train) -> (the encoder's stages [B, T_i, D_i], the
+        finest first, new state), for what needs places in time; None where the encoder does not see
+        all leads of the whole record at once.
+      physiology: whether `loss` reads `View.physiology`, which is measured before training then.
     """
 
     init: Callable[[jax.Array, View], tuple[Tree, Tree]]
@@ -85,6 +92,8 @@ class Method(NamedTuple):
     bounded: Callable[[Tree], Tree] | None = None
     leads: tuple[str, ...] = ()
     whole: bool = False
+    stages: Callable[[Tree, Tree, jax.Array, jax.Array, bool], tuple[tuple, Tree]] | None = None
+    physiology: bool = False
     platform: str = "cpu"
 
 

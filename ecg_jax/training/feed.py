@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecg_jax import Config
-from ecg_jax.data import normalize, resident
+from ecg_jax.data import normalize, physiology, physiology_table, resident
 from ecg_jax.data.records import Records
 from ecg_jax.data.stream import Stream
 from ecg_jax.methods import Plan, View
@@ -28,6 +28,7 @@ class Tables(NamedTuple):
       text: int32 [N], the row of a record's report in `texts`; or [2, N], those of the same report
         in two languages.
       patient: int32 [N], a number for each patient.
+      physiology: what the records show, see `physiology_table`, of a method that learns from it.
       sentence: int32 [S, N], the rows in `texts` of the single sentences of a record's report, -1
         after its last; or [2, S, N]; None in a run that learns from whole reports alone.
     """
@@ -36,6 +37,7 @@ class Tables(NamedTuple):
     text: jax.Array
     patient: jax.Array
     sentence: jax.Array | None = None
+    physiology: physiology_table.Features | None = None
 
 
 class Data(NamedTuple):
@@ -64,9 +66,16 @@ def load(experiment: Experiment) -> tuple[Data, Plan, int]:
         dealt = hosts.together(put)
     _, patient = np.unique(train.patient_id, return_inverse=True)
     copies = parallel.replicated(experiment.mesh)
-    tables = Tables(texts, text, patient.astype(np.int32), sentence)
+    tables = Tables(texts, text, patient.astype(np.int32), sentence, _physiology(experiment, train))
     tables = jax.tree.map(lambda table: parallel.put(table, copies), tables)
     return Data(dealt, tables), Plan(len(train), config.epochs * steps), steps
+
+
+def _physiology(experiment: Experiment, train: Records) -> physiology_table.Features | None:
+    if not experiment.method.physiology:
+        return None
+    found = hosts.together(lambda: physiology.of_records(train))
+    return physiology_table.of(found, experiment.config.seed)
 
 
 def _texts(
@@ -119,9 +128,9 @@ def view(config: Config, data: Data, step: jax.Array, steps: int) -> View:
     assert isinstance(batch, resident.Batch)  # a stream is fed batch by batch
     ecg = normalize.normalize(batch.ecg, batch.lead_mask, config.normalize)
     text = _draw_texts(config, tables, batch.row, step)
-    return View(
-        ecg, batch.lead_mask, tables.texts[text], text, batch.row, tables.patient[batch.row]
-    )
+    shown = jax.tree.map(lambda table: jnp.asarray(table)[batch.row], tables.physiology)
+    patient = tables.patient[batch.row]
+    return View(ecg, batch.lead_mask, tables.texts[text], text, batch.row, patient, shown)
 
 
 def _draw_texts(config: Config, tables: Tables, record: jax.Array, step: jax.Array) -> jax.Array:

@@ -121,10 +121,17 @@ def test_a_long_recording_has_no_seams():
 
 def test_kept_between_runs(simulated, monkeypatch):
     split = records.load(simulated, "simulated", 100, "test").take(range(4))
+    stored = records.load(simulated, "simulated", 100, "test", stored=True).take(np.arange(4))
     found = physiology.of_records(split)
+    for a, b in zip(physiology.measure(*signals(stored), 100), found, strict=True):
+        np.testing.assert_array_equal(a, b)
     monkeypatch.setattr(physiology, "measure", None)  # not called again
     for a, b in zip(physiology.of_records(split), found, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def signals(split):
+    return split.ecg, split.lead_mask, split.length
 
 
 def counts(reference, peaks, tolerance):

@@ -43,6 +43,10 @@ OTHERS = {  # values of fields that are no numbers, or not any number
     "strides": [(2, 4)],
     "extractor": ["layer"],
     "graph": ["core", "full"],
+    "rhythm": ["exp", "softclt"],
+    "beat": ["exp", "softclt"],
+    "form": ["weighted"],
+    "against": ["batch"],
 }
 
 
