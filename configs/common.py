@@ -126,6 +126,7 @@ def base(given: ConfigDict) -> ConfigDict:
 
     c.evaluate.finetune = labelled("probe", (3e-4,), min_updates=150)
     c.evaluate.supervised = labelled("prevalence", (1e-3,), min_updates=300)
+    c.evaluate.delineate = delineate()
     return c
 
 
@@ -243,6 +244,19 @@ def self_supervised(given: ConfigDict, method: str) -> ConfigDict:
         c.evaluate.tasks = ("findings", "super")
         c.evaluate.select = "findings"
         c.evaluate.draws = 200
+    return c
+
+
+def delineate() -> ConfigDict:
+    """How waves are learned: see ecg_jax/evaluation/protocols/delineate.py."""
+    c = ConfigDict()
+    c.width = 32  # channels of the decoder
+    c.updates = 1000
+    c.looks = 10  # at validation; the best is kept
+    c.batch_size = 16
+    c.learning_rate = 1e-3
+    c.encoder_rate = 1.0  # the learning rate of a free encoder, in the decoder's
+    c.weight_decay = 0.05
     return c
 
 

@@ -17,12 +17,13 @@ from ecg_jax import report
 from ecg_jax.data import records
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation import controls, examine, robustness
+from ecg_jax.evaluation import controls, delineate, examine, robustness
 from ecg_jax.evaluation.figures import across, predictions, results, tables
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.guards import label_check
 from ecg_jax.evaluation.guards.leaks import check_leaks
 from ecg_jax.evaluation.protocols import report_bank
+from ecg_jax.evaluation.protocols.delineate import Delineator
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.methods import lasting
 from ecg_jax.report import fill, picture_file, pictures
@@ -113,6 +114,8 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
     trained = Subject(trained_name(experiment), material, *best)
     found, rows = [], []
     tower = experiment.described_tower()["note"]
+    waves = "delineate" in config.evaluate.protocols
+    delineator = Delineator(experiment) if waves else None
     others = config.evaluate.controls if controlled else ()
     # One after the other: of each but the trained one, nothing is kept but its figures.
     for subject in itertools.chain([trained], (controls.subject(material, n) for n in others)):
@@ -126,6 +129,7 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
             rows += examine.retrieval_rows(subject) if config.evaluate.retrieval else []
             rows += examine.identification_rows(subject)
             rows += examine.null_rows(subject) if subject.name == "random" else []
+            rows += delineate.rows(subject, delineator) if delineator else []
     if not rows:
         raise UserError(
             f"no figures came of {', '.join(config.evaluate.protocols)}: ask for other protocols, "

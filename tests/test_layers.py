@@ -32,7 +32,7 @@ LAYERS = {
         ("identify",),
         ("subject",),
         ("controls",),
-        ("scoring", "stand_ins"),
+        ("scoring", "stand_ins", "delineate"),
         ("examine", "validator"),
     ),
     "methods": (("shared",), ("*",)),

@@ -68,10 +68,11 @@ def examine(subject: Subject | Control) -> Iterator[Predictions]:
             print(f"{subject.name}, linear_probe: {task}", flush=True)
             yield from _linear_probe(subject, task)
         return
-    for task in config.tasks:
+    of_labels = [name for name in config.protocols if name != "delineate"]
+    for task in config.tasks if of_labels else ():
         if subject.name != "random":
             _guard(subject, task)
-    for name in config.protocols:
+    for name in of_labels:
         for task in () if name == identify.PROTOCOL else config.tasks:
             print(f"{subject.name}, {name}: {task}", flush=True)
             yield from PROTOCOLS[name](subject, task)
@@ -270,6 +271,7 @@ PROTOCOLS: dict[str, Callable[[Subject, str], Iterator[Predictions]]] = {
     "finetune": _finetune,
     "supervised": _supervised,
     identify.PROTOCOL: _identify,
+    "delineate": lambda subject, task: iter(()),  # of no label set: see `delineate.rows`
 }
 
 

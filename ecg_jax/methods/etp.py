@@ -21,7 +21,7 @@ from ecg_jax.methods.shared.towers import chains, over_views, training_pass
 from ecg_jax.models import siamese
 from ecg_jax.models.chunked import check_chunks
 from ecg_jax.models.heads import MLP, normalize
-from ecg_jax.models.resnet1d import feature_maps
+from ecg_jax.models.resnet1d import feature_maps, stages
 
 MAX_SCALE = 100.0  # CLIP's bound on 1 / tau, where tau is learned
 SIGMA_2 = 0.07  # temperature of equation 6
@@ -42,6 +42,7 @@ def build(config: Config) -> Method:
         towers.train_encode,
         towers.encode_text,
         bounded=towers.bounded if config.model.learn_temperature else None,
+        stages=towers.stages,
     )
 
 
@@ -121,6 +122,13 @@ class EcgText:
     def train_encode(self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array):
         del lead_mask  # see encode
         return self._train({"params": params["encoder"], **state}, ecg)
+
+    def stages(
+        self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array, train: bool
+    ) -> tuple[tuple, Tree]:
+        del lead_mask  # see encode
+        found, updated = stages(self.encoder, {"params": params["encoder"], **state}, ecg, train)
+        return found, {**state, **updated}
 
     def encode_text(self, params: Tree, text: jax.Array) -> jax.Array:
         projected = self.head.apply({"params": params["text_head"]}, text)  # eq. 2

@@ -128,18 +128,33 @@ class ResNet1D(nn.Module):
         if self.remat:
             kind = nn.remat(kind)
         stages, mean = STAGES[self.depth], False
+        only_mean = train and pool and not self.is_mutable_collection("stages")
         for stage, blocks in enumerate(stages):
             for i in range(blocks):
                 stride = 2 if stage > 0 and i == 0 else 1
                 name = f"stage{stage + 1}_block{i + 1}"
-                mean = (stage, i + 1) == (len(stages) - 1, blocks) and train and pool
+                mean = (stage, i + 1) == (len(stages) - 1, blocks) and only_mean
                 x = kind(self.width * 2**stage, stride, conv, norm, passes, mean, name=name)(x)
+            self.sow("stages", f"stage{stage + 1}", x)  # for `stages`
             if 0 < stage < len(stages) - 1:
                 self.sow("intermediates", "earlier", x)
         if mean:
             return x
         self.sow("intermediates", "map", x)  # for `feature_maps`; nothing, unless it is asked for
         return x.mean(axis=1, dtype=jnp.float32) if pool else x
+
+
+def stages(network: nn.Module, variables: Any, x: jax.Array, train: bool) -> tuple[tuple, Any]:
+    """What the stages of the one encoder in a network make of x [N, T, 12], from the finest to the
+    coarsest [N, T_i, D_i], of an encoder without stages its map; and, in training mode,
+    {"batch_stats"} after it."""
+    kept = ["stages", "intermediates", *(["batch_stats"] if train else [])]
+    _, found = network.apply(variables, x, train=train, mutable=kept)
+    each = jax.tree.leaves(found.get("stages", {}))
+    if not each:
+        each = [feature_maps(found["intermediates"], len(x))[0]]
+    updated = {name: tree for name, tree in found.items() if name == "batch_stats"}
+    return tuple(sorted(each, key=lambda stage: -stage.shape[1])), updated
 
 
 def feature_maps(intermediates: Any, N: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:

@@ -129,6 +129,10 @@ def check(config: Config) -> None:
             raise UserError(f"--config.{name}={value}: must be a finite number")
     positive = ("epochs", "batch_size", "shards", "log_every", "eval_every", "seconds", "rate")
     positive += ("model.width", "model.dim", "model.temperature", "evaluate.draws")
+    positive += tuple(
+        f"evaluate.delineate.{name}"
+        for name in ("width", "updates", "looks", "batch_size", "learning_rate")
+    )
     positive += ("evaluate.neighbours", "evaluate.batch_size", "optimizer.learning_rate")
     for name in positive:
         if name in fields and not fields[name] > 0:
@@ -269,6 +273,15 @@ ADDED = {
         "learning_rates": (1e-3,),
         "min_updates": 300,
         **_LABELLED,
+    },
+    "evaluate.delineate": {
+        "width": 32,
+        "updates": 1000,
+        "looks": 10,
+        "batch_size": 16,
+        "learning_rate": 1e-3,
+        "encoder_rate": 1.0,
+        "weight_decay": 0.05,
     },
     "evaluate.finetune.augment": _LABELLED["augment"],
     "evaluate.supervised.augment": _LABELLED["augment"],

@@ -10,8 +10,8 @@ from tfds_builders.leads import LEADS
 from tfds_builders.simulated.simulator import Simulated, simulate
 from tfds_builders.simulated.wfdb_files import write_format_16, write_header, write_sha256
 
-# Records of the test split (101), of three folds of train and of validation (105), with what they
-# show and what their headers say of it.
+# Records of the test split (101, 115), of three folds of train and of validation (105): what they
+# show, and what their headers say of it.
 _RECORDS = {
     101: ({"SR"}, ["Rhythm: Sinus rhythm", "Electric axis of the heart: normal"]),
     102: ({"SBRAD", "LVH"}, ["Rhythm: Sinus bradycardia", "Left ventricular hypertrophy"]),
@@ -21,6 +21,7 @@ _RECORDS = {
         {"SR", "PVC"},
         ["Rhythm: Sinus rhythm", "Ventricular extrasystole, type: single PVC"],
     ),
+    115: ({"STACH"}, ["Rhythm: Sinus tachycardia", "Early repolarization syndrome"]),
 }
 _RATE, _SECONDS = 500, 10
 _ANNOTATED = (1.0, 9.0)  # seconds between which LUDB has marks, more or less

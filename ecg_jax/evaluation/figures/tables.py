@@ -25,6 +25,10 @@ METRICS = {
     "recall@5": "recall at 5",
     "recall@10": "recall at 10",
     "median_rank": "median rank",
+    "dice": "sample F1",
+    "miou": "mean IoU",
+    "f1_150": "boundaries, 150 ms",
+    "f1_strict": "boundaries, strict",
 }
 _ELSEWHERE = ("brier", "ece")  # in results.json and on the page: a terminal is not that wide
 _DIRECTIONS = {"ecg_to_report": "ECG to report", "report_to_ecg": "report to ECG"}

@@ -16,7 +16,7 @@ from ecg_jax.methods import Encoded, Method, View
 from ecg_jax.methods.shared import health
 from ecg_jax.models.chunked import check_chunks, in_chunks
 from ecg_jax.models.heads import normalize
-from ecg_jax.models.resnet1d import feature_maps
+from ecg_jax.models.resnet1d import feature_maps, stages
 from ecg_jax.models.siamese import platform_of
 from ecg_jax.runtime import parallel
 
@@ -167,10 +167,21 @@ class Towers:
         out, updated = over_views(run, self._in_groups(ecg), 1, self.platform)
         return out.features.reshape(len(ecg), -1), {**state, **updated}
 
+    def stages(
+        self, params: Tree, state: Tree, ecg: jax.Array, lead_mask: jax.Array, train: bool
+    ) -> tuple[tuple, Tree]:
+        """Of an encoder that sees all leads of the whole record."""
+        del lead_mask
+        variables = {"params": params, "batch_stats": state["batch_stats"]}
+        found, updated = stages(self.network, variables, ecg, train)
+        return found, {**state, **updated}
+
     def _in_groups(self, ecg: jax.Array) -> jax.Array:
         """[B, G, T, 12], with G = 1 where the network is shown all leads."""
         return ecg[:, None] if self.groups is None else lead_views.apart(ecg, self.groups)
 
     def method(self, loss: Any, **others: Any) -> Method:
         """A method of this network without a text side; `others` as in `Method`."""
-        return Method(self.init, loss, self.encode, self.train_encode, **others)
+        whole = self.groups is None and not others.get("whole")
+        given = {"stages": self.stages if whole else None} | others
+        return Method(self.init, loss, self.encode, self.train_encode, **given)
