@@ -18,7 +18,7 @@ from ecg_jax.methods import Method, View
 from ecg_jax.methods.shared.towers import Towers, check_aligned
 from ecg_jax.models import beat_regions
 from ecg_jax.models.heads import MLP, normalize
-from ecg_jax.models.siamese import encoder
+from ecg_jax.models.siamese import encoder, stride
 from ecg_jax.runtime import parallel
 
 AGAINST = ("record", "batch")
@@ -72,7 +72,8 @@ def build(config: Config) -> Method:
             chosen, there = _drawn(k_beats, known.peak, x, m.beats, config.rate)
             peak = jnp.take_along_axis(known.peak, chosen, axis=1)
             maps = out.map.reshape(2 * B, *out.map.shape[2:])
-            regions = beat_regions.regions(maps, jnp.repeat(peak, 2, axis=0), T, config.rate)
+            at = jnp.repeat(peak, 2, axis=0)
+            regions = beat_regions.regions(maps, at, stride(config), config.rate)
             z = normalize(head.apply({"params": params["beat_projector"]}, regions))
             of_beats = _beats(m, known, chosen, there, z.reshape(B, 2, *z.shape[1:]))
             value += m.beat_weight * of_beats.value

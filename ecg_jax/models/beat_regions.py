@@ -8,7 +8,6 @@ import numpy as np
 from flax import linen as nn
 
 from ecg_jax.models.heads import MLP
-from ecg_jax.models.resnet1d import STRIDE
 
 BEFORE, AFTER = 0.25, 0.40  # s around the R peak
 PLACES = 4  # at which the map is read
@@ -34,19 +33,19 @@ class MappedEncoder(nn.Module):
         return Mapped(features, self.projector(features, train), found.astype(jnp.float32))
 
 
-def regions(found: jax.Array, peak: jax.Array, T: int, rate: float) -> jax.Array:
+def regions(found: jax.Array, peak: jax.Array, stride: int, rate: float) -> jax.Array:
     """The map around each peak, read by linear interpolation, [N, K, PLACES * D].
 
-    Position p of an encoder's map is of sample p * stride, `ResNet1D`'s convolutions being padded
-    alike on both sides.
+    Position p of `ResNet1D`'s map is of sample p * stride, its convolutions being padded alike on
+    both sides; of an encoder that does not pad, of one half a token later.
 
     Args:
-      found: float32 [N, L, D], of records of T samples.
+      found: float32 [N, L, D].
       peak: int32 [N, K].
+      stride: samples between two positions.
       rate: in Hz.
     """
     N, L, D = found.shape
-    stride = STRIDE if -(-T // STRIDE) == L else T / L
     offsets = np.linspace(-BEFORE, AFTER, PLACES) * rate
     at = jnp.clip((peak[:, :, None] + offsets) / stride, 0, L - 1)  # [N, K, S]
     low = jnp.clip(at.astype(jnp.int32), 0, max(L - 2, 0))

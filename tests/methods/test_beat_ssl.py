@@ -195,12 +195,12 @@ def test_an_impulse_moves_the_region_at_its_beat_and_no_other():
     peak = jnp.array([[64, 480, 896]])
     for number, sample in enumerate([64, 480, 896]):
         one = jnp.zeros((1, L, 1)).at[0, round(sample / resnet1d.STRIDE)].set(1.0)
-        found = beat_regions.regions(one, peak, T, rate)[0]
+        found = beat_regions.regions(one, peak, resnet1d.STRIDE, rate)[0]
         assert found.shape == (3, beat_regions.PLACES)
         assert (np.abs(found).max(axis=1) > 0.2).tolist() == [i == number for i in range(3)]
     # Between two positions, in proportion; a line is read as a line.
     line = jnp.arange(L, dtype=jnp.float32)[None, :, None]
-    found = beat_regions.regions(line, peak, T, rate)[0, 1]
+    found = beat_regions.regions(line, peak, resnet1d.STRIDE, rate)[0, 1]
     offsets = np.linspace(-beat_regions.BEFORE, beat_regions.AFTER, beat_regions.PLACES)
     np.testing.assert_allclose(found, (480 + offsets * rate) / resnet1d.STRIDE, rtol=1e-5)
 
