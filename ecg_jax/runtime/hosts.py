@@ -256,6 +256,8 @@ def put_together(own: Rows, N: int) -> Rows:
         parts = [json.loads(text) for text in share(json.dumps(own))]
         return [parts[i % processes][i // processes] for i in range(N)]
     _meet(own.nbytes)
+    if 0 in own.shape[1:]:  # rows of nothing, as segments are where none are
+        return np.zeros((N, *own.shape[1:]), own.dtype)
     padded = np.zeros((-(-N // processes), *own.shape[1:]), own.dtype)
     padded[: len(own)] = own
     parts = np.asarray(multihost_utils.process_allgather(padded))

@@ -297,3 +297,11 @@ def test_a_port_that_is_taken_is_one_line(tmp_path):
         _, errors = first.communicate(timeout=100)
     assert first.returncode == 2
     assert "process 0 cannot serve on port" in one_line(errors)
+
+
+def test_rows_of_nothing_are_put_together(monkeypatch):
+    """Such as the segments of a dataset without any."""
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts, "_meet", lambda size: [size, size])
+    found = hosts.put_together(np.zeros((2, 0, 12), bool), 3)
+    assert found.shape == (3, 0, 12) and found.dtype == bool
