@@ -1,9 +1,11 @@
 """MIMIC-IV-ECG: its lead order, gaps, reports, labels and splits; what a damaged copy is told by.
 
-What every builder must refuse is tried in test_every_builder.py.
+What every builder must refuse is tried in test_every_builder.py. `ECG_JAX_MIMIC_RECORDS=3000` tries
+it on so many records.
 """
 
 import csv
+import os
 import re
 import shutil
 import zipfile
@@ -23,7 +25,13 @@ from tfds_builders.mimic_iv_ecg import read, statements
 from tfds_builders.mimic_iv_ecg.table import MACHINE, RECORDS, Table, place
 from tfds_builders.samples import decode
 from tfds_builders.simulated.cases import draw_cases
-from tfds_builders.simulated.mimic_iv_ecg import MISSING, ORDER, findings_of, write_mimic_iv_ecg
+from tfds_builders.simulated.mimic_iv_ecg import (
+    KINDS,
+    MISSING,
+    ORDER,
+    findings_of,
+    write_mimic_iv_ecg,
+)
 
 # A row of each table, and what stands in a header, as published.
 LISTED = "10000032,40689238,40689238,2180-07-23 08:44:00,files/p1000/p10000032/s40689238/40689238"
@@ -40,6 +48,10 @@ HEADER = """40689238 12 500 5000 08:44:00 23/07/2180
 """
 
 
+COUNT = int(os.environ.get("ECG_JAX_MIMIC_RECORDS", "36"))
+TURNS = COUNT // KINDS  # every trap is in so many of them
+
+
 def split_of(subject: int) -> str:
     return read.split_of(read.fold_of(subject))
 
@@ -47,7 +59,7 @@ def split_of(subject: int) -> str:
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("mimic")
-    write_mimic_iv_ecg(folder, records=36, split=split_of)
+    write_mimic_iv_ecg(folder, records=COUNT, split=split_of)
     return folder
 
 
@@ -163,10 +175,11 @@ def test_gaps_are_bridged_or_masked_and_counted(published, built):
             seen["long"] += 1
         else:
             assert not masked and not any(missing.values())
-    assert seen == {"short": 3, "long": 3}
+    assert seen == {"short": TURNS, "long": TURNS}
     metadata = builder.info.metadata
-    assert metadata["leads_masked_for_gaps"] == 9 and metadata["leads_bridged"] == 36
-    assert metadata["samples_bridged"] == 3 * (11 * 40 + 65) and metadata["max_missing"] == 0.05
+    assert metadata["leads_masked_for_gaps"] == 3 * TURNS
+    assert metadata["leads_bridged"] == 12 * TURNS and metadata["max_missing"] == 0.05
+    assert metadata["samples_bridged"] == TURNS * (11 * 40 + 65)
 
 
 def test_bridging_by_hand():
@@ -207,14 +220,14 @@ def test_reports_flags_and_measurements(published, built):
         measured = example["measurements"]
         assert np.isnan(measured[[1, 2, 6]]).all() == (number % 5 == 0)
         assert measured[0] == float(row["rr_interval"])
-    assert empty == builder.info.metadata["without_findings"] == 3
-    assert builder.info.metadata["flagged"]["unsuitable"] == 3
+    assert empty == builder.info.metadata["without_findings"] == TURNS
+    assert builder.info.metadata["flagged"]["unsuitable"] == TURNS
 
 
 def test_labels_are_the_simulated_findings(published, built):
     """Every finding that was simulated is read back from the machine's words for it."""
     classes = read.classes()
-    for case, row in zip(draw_cases(36, 0), rows(published / MACHINE), strict=True):
+    for case, row in zip(draw_cases(COUNT, 0), rows(published / MACHINE), strict=True):
         labels = built[1][row["study_id"]][1]["labels"]
         own = {classes["statements"][k] for k in np.flatnonzero(labels["statements"])}
         found = {classes["super"][k] for k in np.flatnonzero(labels["super"])}
