@@ -11,6 +11,8 @@ needs no JAX.
 import importlib
 from typing import Any
 
+from ecg_jax import errors
+
 __version__ = "0.1.0"
 
 # An ml_collections.ConfigDict; a type checker cannot know its fields. It is here because networks
@@ -34,3 +36,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_FACE])
+
+
+errors.heed_interrupts(__name__)

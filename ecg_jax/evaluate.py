@@ -76,7 +76,8 @@ def main() -> None:
     hosts.start(hosts.Address(**{field.name: getattr(args, field.name) for field in hosts.FLAGS}))
     workdir.check_hosts(config)
     with lock.held(folder):
-        evaluate(hosts.together(lambda: open_experiment(config)), folder)
+        opened = hosts.together(lambda: open_experiment(config, trains=False))
+        evaluate(opened, folder)
 
 
 def _numbers(name: str, items: list[str]) -> list[float]:
@@ -107,6 +108,7 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
     if not config.evaluate.protocols and not config.evaluate.retrieval:
         print("nothing to evaluate: config.evaluate names no protocol and no retrieval")
         return []
+    check_readable(folder)
     experiment = check_records(experiment, folder)
     start = experiment.init(jax.random.key(config.seed))
     step, *best = restore(folder, *start)
@@ -152,6 +154,13 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
     return rows
 
 
+def check_readable(folder: Path) -> None:
+    """Raises a UserError if the figures that the folder holds of earlier evaluations, which are put
+    beside the new ones, cannot be read: better now than after the work. (Pictures come last.)"""
+    results.read(folder / "results.json")
+    predictions.read(folder / "predictions.npz")
+
+
 def restore(folder: Path, params: Any, state: Any) -> tuple[int, Any, Any]:
     """Step, parameters and state of a run's best checkpoint, which are like those given.
 
@@ -161,6 +170,7 @@ def restore(folder: Path, params: Any, state: Any) -> tuple[int, Any, Any]:
     like = frozen(params, state)
     if storage.exists(folder / exported.WEIGHTS):  # an imported model: no run of ours
         saved = workdir.read(folder)[1]
+        exported.check_seal(folder, saved)
         tree = exported.restore(folder, saved["weights_sha256"], like)
         return 0, tree["params"], tree["method"]
     best = Checkpoints(folder / "checkpoints" / "best", keep=1).restore(like)
@@ -251,7 +261,7 @@ def check_transfer(experiment: Experiment, dataset: str) -> None:
 def differences(experiment: Experiment, saved: dict[str, Any], now: dict[str, str]) -> list[str]:
     """What of a run is no longer as it was, but for what is evaluated."""
     config = workdir.differences(experiment, saved, evaluating=True)
-    return config + workdir.changes(experiment, saved, now)
+    return config + workdir.draws(experiment, saved) + workdir.changes(experiment, saved, now)
 
 
 def known_leads(experiment: Experiment, trained: Sequence[str]) -> Experiment:

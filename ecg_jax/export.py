@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import traverse_util
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from ecg_jax import Config, evaluate
 from ecg_jax.data import normalize
@@ -29,13 +29,27 @@ from ecg_jax.methods import Encoded, build
 from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import NO_TOWER, blank
-from ecg_jax.run.exported import CONFIG, WEIGHTS, check_shapes, flatten, read_arrays, sha256_of
+from ecg_jax.run.exported import (
+    CONFIG,
+    WEIGHTS,
+    check_agreement,
+    check_input,
+    check_seal,
+    check_shapes,
+    flatten,
+    read_arrays,
+    sealed,
+    sha256_of,
+)
 from ecg_jax.runtime import cache, parallel, process, storage
 from ecg_jax.runtime.checkpoint import Checkpoints
+from ecg_jax.runtime.files import write_whole
 
-FORMAT = 1
+FORMAT = 2
+FORMATS = (1, 2)  # that are read; the first has no digest of what config.json says
 CARD = "README.md"
 BANK = "bank.safetensors"
+MOST_WIDE = 65_536  # of a text model's embeddings
 PROVENANCE = ("ecg_jax", "commit", "python", "packages", "device", "splits")
 
 
@@ -73,6 +87,8 @@ def export(folder: Path, out: Path) -> None:
     Raises:
       UserError: `out` is not empty or cannot be written, or the run has no best checkpoint.
     """
+    if not storage.remote(out):
+        out = out.resolve()
     if storage.exists(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not an empty folder: choose another --out")
     config, saved = workdir.read(folder)
@@ -114,22 +130,23 @@ def write(
         with tempfile.TemporaryDirectory(dir=beside, prefix=f".{out.name}.") as scratch:
             part = Path(scratch) / "model"
             part.mkdir()
-            save_file(arrays, part / WEIGHTS, metadata={"format": "ecg_jax"})
+            write_whole(part / WEIGHTS, save(arrays, metadata={"format": "ecg_jax"}))
             digests = {"weights_sha256": sha256_of(part / WEIGHTS)}
             if bank is not None:
-                save_file(bank._asdict(), part / BANK, metadata={"format": "ecg_jax"})
+                write_whole(part / BANK, save(bank._asdict(), metadata={"format": "ecg_jax"}))
                 digests["bank_sha256"] = sha256_of(part / BANK)
             description, text = described(digests)
-            workdir.write_json(part / CONFIG, description)
+            workdir.write_json(part / CONFIG, sealed(description))
             (part / CARD).write_text(text, encoding="utf-8")
-            if not beside:  # config.json comes last: without it there is no model
-                for name in (WEIGHTS, CARD, CONFIG):
-                    with storage.reached(out):
-                        (out / name).write_bytes((part / name).read_bytes())
+            if beside and not out.exists():
+                part.rename(out)
                 return
-            if out.exists():
-                out.rmdir()
-            part.rename(out)
+                return
+            # Into a bucket, or a folder that is there, which may be a link or the current one.
+            # config.json comes last: without it there is no model.
+            names = [name for name in (WEIGHTS, BANK, CARD, CONFIG) if (part / name).exists()]
+            for name in names:
+                write_whole(out / name, (part / name).read_bytes())
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
 
@@ -225,34 +242,49 @@ def load_exported(folder: Path | str) -> Exported:
     """
     folder = storage.local_copy(storage.path(folder), cache.local("exported"))
     try:
-        description = json.loads((folder / CONFIG).read_text())
+        description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if description["format"] not in FORMATS:
+            raise UserError(
+                f"{folder} has format {description['format']}, this program reads {FORMAT}"
+            )
+        check_seal(folder, description)
         config, width = (
             config_lib.from_json(description["config"]),
             description["text_tower"]["width"],
         )
-        known, sha256 = description["format"] == FORMAT, description["weights_sha256"]
-    except FileNotFoundError:
+        if not isinstance(width, int) or not 0 <= width <= MOST_WIDE:
+            raise TypeError(f"text_tower.width is {width!r}")
+        sha256 = description["weights_sha256"]
+        config_lib.check(config)
+        check_agreement(folder, description, config)
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder} holds no exported model: it has no {CONFIG}") from None
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{folder / CONFIG} is damaged ({error}): export it again") from None
-    if not known:
-        raise UserError(f"{folder} has format {description['format']}, this program reads {FORMAT}")
     arrays = read_arrays(folder / WEIGHTS, sha256)
     check_shapes(folder / WEIGHTS, arrays, _shapes(config, width))
     variables = traverse_util.unflatten_dict(jax.device_put(arrays), sep="/")
     variables = {"params": variables["params"], "method": variables.get("method", {})}
     method = build(config)
 
+    T = round(config.seconds * config.rate)
+
     @jax.jit
-    def encode(ecg: jax.Array, lead_mask: jax.Array) -> Encoded:
+    def run(ecg: jax.Array, lead_mask: jax.Array) -> Encoded:
         x = normalize.normalize(ecg, lead_mask, config.normalize)
         return method.encode(variables["params"], variables["method"], x, lead_mask)
+
+    def encode(ecg: jax.Array, lead_mask: jax.Array) -> Encoded:
+        check_input(ecg, lead_mask, T)
+        return run(ecg, lead_mask)
 
     text = method.encode_text
     encode_text = jax.jit(lambda x: text(variables["params"], x)) if text else None
     bank = None
     if "bank_sha256" in description:
         held = read_arrays(folder / BANK, description["bank_sha256"])
+        if set(held) != set(report_bank.Bank._fields):
+            raise UserError(f"{folder / BANK} does not fit {CONFIG}: {', '.join(sorted(held))}")
         bank = report_bank.Bank(**held)
     return Exported(description, variables, encode, encode_text, bank)
 

@@ -14,12 +14,12 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from ecg_jax.errors import UserError, run_main
+from ecg_jax.runtime import storage
 from ecg_jax.runtime.files import write_whole
 
 # Training splits of the datasets that the builders know: PTB-XL 1.0.3, folds 1-8; CPSC2018, see
@@ -72,7 +72,7 @@ def unfit(target: Any, error: Any) -> dict[str, Any]:
 
 
 def write(file: str, facts: dict[str, Any]) -> None:
-    write_whole(Path(file), (json.dumps(facts, indent=2) + "\n").encode())
+    write_whole(storage.expanded(file), (json.dumps(facts, indent=2) + "\n").encode())
 
 
 def read(argv: Sequence[str]) -> tuple[Any, str, int, str]:

@@ -33,7 +33,7 @@ from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import open_experiment
 from ecg_jax.runtime import files, hosts, lock, process, storage
-from ecg_jax.runtime.stop import UNFINISHED
+from ecg_jax.runtime.stop import Stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -393,8 +393,9 @@ def carry_out(table: Table, run: Run, config: Config, folder: Path) -> list[resu
     Raises:
       UserError: the folder holds a run of another config or other data.
     """
-    if not train.train(config, folder, evaluated=False):
-        raise SystemExit(UNFINISHED)  # stopped by SIGTERM, and has said so
+    stop = Stop()
+    if not train.train(config, folder, evaluated=False, stop=stop):
+        raise SystemExit(stop.status)  # and has said so
     rows, path, done = [], folder / "evaluated.json", hosts.from_first(evaluated(folder))
     targets = (wanted(table, run, config, dataset) for dataset in table.targets)
     for target in itertools.chain.from_iterable(map(parts, targets)):
@@ -404,7 +405,7 @@ def carry_out(table: Table, run: Run, config: Config, folder: Path) -> list[resu
             # One random encoder serves the table.
             controlled = run.encoder == "trained"
             with lock.held(folder):
-                opened = hosts.together(functools.partial(open_experiment, target))
+                opened = hosts.together(functools.partial(open_experiment, target, trains=False))
                 found = evaluate.evaluate(opened, folder, controlled=controlled)
             found = [results.plain(row) for row in found]
             done.append({"asked": asked, "rows": found})
@@ -455,7 +456,7 @@ def evaluated(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / "evaluated.json"
     try:
-        found = json.loads(path.read_text()) if storage.exists(path) else []
+        found = json.loads(path.read_text(encoding="utf-8")) if storage.exists(path) else []
         if all({"asked", "rows"} == set(part) for part in found):
             return found
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError):

@@ -19,9 +19,10 @@ import numpy as np
 from ecg_jax import Config, evaluate
 from ecg_jax.data import records, resident
 from ecg_jax.data.leads import LEADS
-from ecg_jax.data.records import check_disjoint
 from ecg_jax.errors import UserError, run_main
 from ecg_jax.evaluation import examine
+from ecg_jax.evaluation.guards import label_check
+from ecg_jax.evaluation.guards.leaks import check_leaks
 from ecg_jax.evaluation.validator import Validator
 from ecg_jax.planning import utilisation
 from ecg_jax.run import config as config_lib
@@ -30,7 +31,7 @@ from ecg_jax.run.experiment import Experiment, open_experiment, with_shards
 from ecg_jax.run.provenance import numerics
 from ecg_jax.runtime import hosts, lock, process
 from ecg_jax.runtime.checkpoint import Checkpoints
-from ecg_jax.runtime.stop import UNFINISHED, Stop
+from ecg_jax.runtime.stop import Stop
 from ecg_jax.training import feed, optim
 from ecg_jax.training.pace import Pace
 from ecg_jax.training.profile import Profile
@@ -39,6 +40,7 @@ from ecg_jax.training.state import init
 from ecg_jax.training.step import dispatch_length, make_dispatch
 
 Tree = Any
+MUCH_FILLED = 0.25  # a share of zeros after records' ends that a line tells of
 PACE_SECONDS = 30.0  # between two lines of how fast an epoch goes
 
 
@@ -46,17 +48,27 @@ def main() -> int:
     line = config_lib.parse(sys.argv, __doc__ or "")
     process.configure()
     hosts.start(line.address)
-    return 0 if train(line.config, line.workdir, profile=line.profile) else UNFINISHED
+    stop = Stop()
+    finished = train(line.config, line.workdir, profile=line.profile, stop=stop)
+    return 0 if finished else stop.status
 
 
-def train(config: Config, folder: Path, *, evaluated: bool = True, profile: int = 0) -> bool:
-    """Trains to the end and (if `evaluated`) evaluates, or saves and returns on SIGTERM; whether it
-    is finished. Of `profile` updates a trace is written.
+def train(
+    config: Config,
+    folder: Path,
+    *,
+    evaluated: bool = True,
+    profile: int = 0,
+    stop: Stop | None = None,
+) -> bool:
+    """Trains to the end and (if `evaluated`) evaluates, or saves and returns on SIGTERM or Ctrl-C;
+    whether it is finished. Of `profile` updates a trace is written. `stop` says what has stopped
+    it.
 
     Raises:
       UserError: wrong input, a loss that is not finite, a disk that is full.
     """
-    stop = Stop()
+    stop = stop or Stop()
     config = with_shards(config, jax.device_count(), workdir.saved_shards(folder))
     experiment = open_together(config)
     with contextlib.ExitStack() as stack:
@@ -73,8 +85,8 @@ def _train(
     stack: contextlib.ExitStack,
     profile: Profile,
 ) -> bool:
-    """Makes the updates, or saves and returns on SIGTERM; whether all are made. What `stack` is
-    given, the folder's lock, is kept for the evaluation."""
+    """Makes the updates, or saves and returns when it is to stop; whether all are made. What
+    `stack` is given, the folder's lock, is kept for the evaluation."""
     config = experiment.config
     data, plan, steps = feed.load(experiment)
     optimizer = optim.build(config, steps)
@@ -151,7 +163,7 @@ def _train(
     hosts.together(last_saves.close)
     stop.training = False
     if stop.asked:
-        print(f"stopped by SIGTERM at step {step:,}: the same command goes on from here")
+        print(f"stopped by {stop.by} at step {step:,}: the same command goes on from here")
         return False
     return True
 
@@ -166,7 +178,11 @@ def open_together(config: Config) -> Experiment:
     experiment = hosts.together(lambda: open_experiment(config))
     hosts.together(lambda: check_memory(experiment))
     examine.check(config)
-    check_disjoint(experiment.train, experiment.validation)
+    # Found after the training, a leak or a misplaced column would cost all of it.
+    splits = (experiment.train, experiment.validation, experiment.test)
+    check_leaks(*splits)
+    for task in config.evaluate.tasks:
+        label_check.check_labels(*splits, task)
     check_split(experiment)
     return experiment
 
@@ -180,8 +196,8 @@ def check_memory(experiment: Experiment) -> None:
 
 
 def check_split(experiment: Experiment) -> None:
-    """Raises a UserError if training records lack leads that the method needs in each, or end
-    before what it compares in each."""
+    """Raises a UserError if training records lack leads that the method needs in each, all end
+    before `config.seconds`, or some before what it compares in each."""
     c, method, train = experiment.config, experiment.method, experiment.train
     for name in method.leads:
         if lacking := int((~train.lead_mask[:, LEADS.index(name)]).sum()):
@@ -190,7 +206,18 @@ def check_split(experiment: Experiment) -> None:
                 f"{len(train):,} training records of {train.dataset} have no {name}: choose other "
                 "leads or another dataset"
             )
-    short = train.length < train.ecg.shape[1]
+    T, longest = train.ecg.shape[1], int(train.length.max())
+    if longest < T:
+        raise UserError(
+            f"--config.seconds={c.seconds:g}: the longest of {len(train):,} training records of "
+            f"{train.dataset} has {longest / c.rate:g} s: set that or less"
+        )
+    if (filled := 1 - float(train.length.mean()) / T) > MUCH_FILLED:
+        print(
+            f"{filled:.0%} of what is read of the training records is zeros after their ends: "
+            f"--config.seconds={float(np.median(train.length)) / c.rate:g} is their median"
+        )
+    short = train.length < T
     if method.whole and short.any():
         shortest = train.length.min() / c.rate
         raise UserError(

@@ -33,6 +33,9 @@ LONGEST = ("test_hosts.py", "test_kill.py", "test_every_method.py")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
+        "--mutations", type=int, default=300, help="how many inputs to mutate (tests/campaign)"
+    )
+    parser.addoption(
         "--every-kill", action="store_true", help="kill trainers at all points, not at three"
     )
     parser.addoption(

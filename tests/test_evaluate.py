@@ -15,6 +15,7 @@ from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import examine, robustness
 from ecg_jax.evaluation.figures import predictions, results
+from ecg_jax.evaluation.protocols import finetune
 from ecg_jax.report import fill
 from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
@@ -37,8 +38,19 @@ def one_device():
 @pytest.fixture(scope="module")
 def trained(simulated, tmp_path_factory):
     """A run's folder, its best checkpoint that of the start."""
+    return a_run(simulated, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def trained_on_windows(simulated, tmp_path_factory):
+    """The same, of records as long as MIT-BIH's windows."""
+    return a_run(simulated, tmp_path_factory, seconds=10.0)
+
+
+def a_run(simulated, tmp_path_factory, **fields):
     config = agreement.small(simulated)
     config.evaluate.retrieval = False
+    config.update(fields)
     experiment = open_experiment(config)
     folder = tmp_path_factory.mktemp("run")
     workdir.claim(folder, experiment)
@@ -133,11 +145,80 @@ def test_another_config_than_the_runs_is_refused(trained):
         (["--fractions", "0"], r"evaluate.fractions=.*above 0 and at most 1"),
         (["--dataset", "mit_bih"], r"--dataset mit_bih needs --tasks"),
         (["--dataset", "mit_bih", "--tasks", "aami"], r"mit_bih at 100 Hz is not prepared"),
+        (["--dataset", "nope", "--tasks", "aami"], "no dataset 'nope': there are ptb_xl, cpsc2018"),
     ],
 )
 def test_one_line_for_what_is_wrong(trained, monkeypatch, arguments, message):
     with pytest.raises(UserError, match=message):
         run(monkeypatch, evaluate, trained, *arguments)
+
+
+def test_evaluation_prepares_nothing(trained, tmp_path, monkeypatch):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    saved = json.loads((folder / "config.json").read_text())
+    saved["config"]["build"] = True
+    (folder / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match="simulated at 100 Hz is not prepared in"):
+        run(monkeypatch, evaluate, folder, "--data_dir", str(tmp_path / "data"))
+    assert not (tmp_path / "data").exists()
+
+
+def test_another_number_of_devices_than_that_of_the_training(trained, monkeypatch):
+    config, _ = workdir.read(trained)
+    three = parallel.make_mesh(jax.devices()[:3])
+    monkeypatch.setattr(parallel, "make_mesh", lambda: three)
+    with pytest.raises(UserError, match="do not divide over 3 devices"):
+        open_experiment(config)
+    experiment = open_experiment(config, trains=False)
+    split = experiment.validation.take(range(7))
+    config.evaluate.finetune.update(min_updates=1, epochs=1, learning_rates=(1e-3,))
+    tuner = finetune.Finetuner(experiment, "finetune")
+    stream, _ = tuner._batches(split, split.labels["super"], 0)
+    assert next(stream.batches(0, 1)).ecg.shape[0] == 33  # 11 on each
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("results.json", "{}", "no list of rows"),
+        ("results.json", "[3]", "row 0: no object"),
+        ("results.json", '[{"task": "super"}]', "row 0: lacks dataset, split"),
+        ("results.json", "[" * 100_000, "is damaged"),
+        ("results.json", '"value": "0.5"', "value is '0.5', not a number"),
+        ("results.json", '"n": 3.5', "n is '3.5', not a whole number"),
+        ("results.json", '"task": 3', "task is '3', not a text"),
+        ("results.json", '"value": NaN', "value is nan"),
+        ("predictions.npz", "x", "predictions.npz is damaged"),
+    ],
+)
+def test_files_changed_by_hand_are_found_before_the_work(trained, tmp_path, name, content, message):
+    if content.startswith('"'):
+        row = dict.fromkeys(results.COLUMNS, "x") | dict.fromkeys(results.COLUMNS[7:-1], 0.5)
+        row["n"] = 3
+        results.write([row], tmp_path / name)
+        assert results.read(tmp_path / name)
+        field, _, value = content.partition(": ")
+        row[json.loads(field)] = json.loads(value)
+        content = json.dumps([row])
+    (tmp_path / name).write_text(content)
+    shutil.copy(trained / "config.json", tmp_path)
+    experiment = open_experiment(workdir.read(trained)[0])
+    with pytest.raises(UserError, match=message):
+        evaluate.evaluate(experiment, tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_an_evaluation_draws_as_the_run_did(trained, tmp_path):
+    saved = json.loads((trained / "config.json").read_text())
+    for name, value in (("random", "rbg"), ("x64", True), ("dtype", "bfloat16")):
+        numerics = {**saved["numerics"], name: value}
+        (tmp_path / "config.json").write_text(json.dumps({**saved, "numerics": numerics}))
+        opened = open_experiment(workdir.read(trained)[0])
+        if name == "dtype":  # of the devices, which may be others
+            evaluate.check_records(opened, tmp_path)
+            continue
+        with pytest.raises(UserError, match=f"trained otherwise: {name} was {value} there"):
+            evaluate.check_records(opened, tmp_path)
 
 
 def test_an_encoder_never_sees_records_of_another_rate(trained, monkeypatch, simulated, tmp_path):
@@ -227,9 +308,10 @@ def two_datasets(simulated, tmp_path_factory):
     return folder
 
 
-def test_transfer(trained, two_datasets, monkeypatch, capsys):
+def test_transfer(trained_on_windows, two_datasets, monkeypatch, capsys):
     """An encoder on a dataset that it was not trained on: labels, prompts and leads of that one,
     and one page of both."""
+    trained = trained_on_windows
     run(monkeypatch, evaluate, trained, "--protocols", "zero_shot")
     capsys.readouterr()
     asked = ("--dataset", "mit_bih", "--tasks", "aami", "--protocols", "zero_shot,linear_probe")
@@ -255,9 +337,9 @@ def test_transfer(trained, two_datasets, monkeypatch, capsys):
 
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_a_test_record_that_was_pre_trained_on_fails_the_run(
-    split, trained, two_datasets, monkeypatch
+    split, trained_on_windows, two_datasets, monkeypatch
 ):
-    config, _ = workdir.read(trained)
+    config, _ = workdir.read(trained_on_windows)
     config.update(data_dir=str(two_datasets), dataset="mit_bih")
     config.evaluate.tasks = ("aami",)
     experiment = open_experiment(config)
@@ -270,7 +352,8 @@ def test_a_test_record_that_was_pre_trained_on_fails_the_run(
         evaluate.check_transfer(experiment, "simulated")
 
 
-def test_prompts_of_another_dataset(trained, two_datasets, monkeypatch, capsys):
+def test_prompts_of_another_dataset(trained_on_windows, two_datasets, monkeypatch, capsys):
+    trained = trained_on_windows
     asked = ["--workdir", str(trained), "--dataset", "mit_bih", "--data_dir", str(two_datasets)]
     monkeypatch.setattr(sys, "argv", ["show_prompts", *asked, "--tasks", "aami"])
     show_prompts.main()

@@ -1,6 +1,8 @@
 """An exported model gives the checkpoint's outputs, and a folder that does not fit is refused."""
 
 import json
+import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -122,7 +124,7 @@ def reseal(folder):
     """Makes config.json vouch for the weights that are there now."""
     config = json.loads((folder / "config.json").read_text())
     config["weights_sha256"] = export.sha256_of(folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(export.sealed(config)))
 
 
 def test_weights_that_do_not_fit_are_refused(run, tmp_path):
@@ -146,4 +148,96 @@ def test_weights_that_do_not_fit_are_refused(run, tmp_path):
             export.load_exported(folder)
     weights.unlink()
     with pytest.raises(UserError, match="cannot be read"):
+        export.load_exported(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("config.normalize", "record"),
+        ("config.seconds", 5.0),
+        ("config.model.depth", 34),
+        ("input.normalize", "record"),
+        ("input.rate_hz", 500),
+        ("input.leads", []),
+        ("model.width", 16),
+        ("method", "mets"),
+    ],
+)
+@pytest.mark.parametrize("again", [False, True])
+def test_a_config_that_was_changed_is_refused(run, tmp_path, name, value, again):
+    """By its digest, and where somebody has made that anew, because it contradicts itself."""
+    export.export(run[0], tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    said = json.loads(path.read_text())
+    *groups, field = name.split(".")
+    place = said
+    for group in groups:
+        place = place[group]
+    place[field] = value
+    path.write_text(json.dumps(export.sealed(said) if again else said))
+    with pytest.raises(UserError, match="contradicts itself" if again else "its sha256 differs"):
+        export.load_exported(tmp_path / "model")
+
+
+def test_a_config_of_another_form_is_one_line(run, tmp_path):
+    export.export(run[0], tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    whole = json.loads(path.read_text())
+
+    def changed(**fields):
+        said = {**whole, **fields}
+        return json.dumps(export.sealed(said)), json.dumps({**said, "format": 1})
+
+    config = whole["config"]
+    others = [
+        *("[]", "3", "{}", "", "\ufeff{}", "[" * 100_000, json.dumps({**whole, "format": "2"})),
+        *changed(config="x"),
+        *changed(config={**config, "model": {**config["model"], "depth": "18"}}),
+        *changed(config={k: v for k, v in config.items() if k != "model"}),
+        *changed(config={k: v for k, v in config.items() if k != "evaluate"}),
+        *changed(text_tower={"width": "8"}),
+        *changed(text_tower=None),
+        *changed(input=None),
+        *changed(weights_sha256=3),
+    ]
+    for text in others:
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError) as error:
+            export.load_exported(tmp_path / "model")
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="holds no exported model"):
+        export.load_exported(path)
+
+
+def test_input_that_is_not_the_encoders_is_refused(run, tmp_path):
+    export.export(run[0], tmp_path / "model")
+    model = export.load_exported(tmp_path / "model")
+    ecg, mask = np.zeros((2, 1000, 12), np.int16), np.ones((2, 12), bool)
+    for other in (ecg.astype(np.float32), ecg[:, :500], ecg[..., :8], ecg[0]):
+        with pytest.raises(UserError, match=r"encode takes int16 microvolts \[B, 1000, 12\], not"):
+            model.encode(other, mask)
+    for other in (mask[:1], mask.astype(np.int8)):
+        with pytest.raises(UserError, match="encode takes a lead mask"):
+            model.encode(ecg, other)
+
+
+def test_where_it_is_written(run, tmp_path, monkeypatch):
+    """Into a folder that is there, also the current one or a link, as the umask says."""
+    before = os.umask(0o027)
+    try:
+        here, link = tmp_path / "here", tmp_path / "link"
+        here.mkdir()
+        monkeypatch.chdir(here)
+        export.export(run[0], Path())
+        (tmp_path / "there").mkdir()
+        link.symlink_to(tmp_path / "there")
+        export.export(run[0], link)
+        export.export(run[0], tmp_path / "new")
+    finally:
+        os.umask(before)
+    names = {"model.safetensors", "config.json", "README.md"}
+    for folder in (here, tmp_path / "there", tmp_path / "new"):
+        assert {path.name for path in folder.iterdir()} == names
+        assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
         export.load_exported(folder)

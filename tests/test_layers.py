@@ -43,7 +43,7 @@ LAYERS = {
         ("estimate",),
         ("show",),
     ),
-    "run": (("config",), ("experiment",), ("provenance",), ("exported", "workdir")),
+    "run": (("fields",), ("config",), ("experiment",), ("provenance",), ("exported", "workdir")),
     "training": (
         ("feed", "optim", "pace", "profile", "progress", "state"),
         ("packing",),

@@ -137,7 +137,7 @@ def test_names_of_datasets_and_methods(table, monkeypatch):
 
 
 def test_a_training_that_was_stopped_is_not_evaluated(table, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "train", lambda *_, evaluated: False)
+    monkeypatch.setattr(train, "train", lambda *_, evaluated, stop: False)
     monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("evaluated"))
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, "--out", str(tmp_path), "--seeds", "3")
@@ -147,7 +147,7 @@ def test_a_training_that_was_stopped_is_not_evaluated(table, tmp_path, monkeypat
 
 def test_what_was_evaluated_is_kept_target_by_target(table, tmp_path, monkeypatch):
     two = dataclasses.replace(table, targets={"simulated": ("super",), "other": ("super",)})
-    monkeypatch.setattr(train, "train", lambda *_, evaluated: True)
+    monkeypatch.setattr(train, "train", lambda *_, evaluated, stop: True)
     asked = []
 
     def evaluated(experiment, folder, controlled):
@@ -158,7 +158,7 @@ def test_what_was_evaluated_is_kept_target_by_target(table, tmp_path, monkeypatc
         return []
 
     monkeypatch.setattr(evaluate, "evaluate", evaluated)
-    monkeypatch.setattr(reproduce, "open_experiment", lambda config: config)
+    monkeypatch.setattr(reproduce, "open_experiment", lambda config, **_: config)
     first = reproduce.Run("etp", 3, "trained")
     config = reproduce.recipe(None, None, first)
     with pytest.raises(KeyboardInterrupt):

@@ -48,6 +48,35 @@ def test_records_that_end_before_they_are_compared_are_named(small):
         train.check_split(experiment(small, whole=True, length=length))
 
 
+def test_records_that_all_end_before_the_seconds_of_the_config(small, capsys):
+    length = np.full(len(open_experiment(small).train), 600, np.int32)
+    with pytest.raises(UserError, match=r"seconds=10: the longest of .* has 6 s: set that or less"):
+        train.check_split(experiment(small, length=length))
+    length[0] = 1000
+    train.check_split(experiment(small, length=length))
+    assert "40% of what is read of the training records is zeros" in capsys.readouterr().out
+
+
+def test_a_leak_is_found_before_the_training(small, monkeypatch):
+    """One recording in train and test, under another id and of another patient."""
+    opened = experiment(small)
+    train_, test = opened.train, opened.test
+    seen = dataclasses.replace(
+        train_,
+        ecg=np.concatenate([train_.ecg[:-1], test.ecg[:1]]),
+        signal_sha256=np.concatenate([train_.signal_sha256[:-1], test.signal_sha256[:1]]),
+    )
+    opened.__dict__["train"] = seen
+    monkeypatch.setattr(train, "open_experiment", lambda _: opened)
+    with pytest.raises(UserError, match="1 recordings of simulated train are also in simulated te"):
+        train.open_together(small)
+    opened.__dict__["train"] = dataclasses.replace(
+        train_, labels={task: y[:, ::-1] for task, y in train_.labels.items()}
+    )
+    with pytest.raises(UserError, match=r"simulated train.*prepare the dataset again"):
+        train.open_together(small)
+
+
 def test_a_dataset_without_reports_is_named(small):
     split = open_experiment(small).train
     silent = dataclasses.replace(split, report=[""] * len(split))

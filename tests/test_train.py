@@ -92,14 +92,20 @@ def test_a_run_leaves_its_files_and_learns(whole_run):
     saved = json.loads((folder / "config.json").read_text())
     assert saved["config"] == config_lib.to_json(config)
     assert {"commit", "packages", "device", "text_tower", "splits"} <= set(saved)
-    assert saved["numerics"] == {
+    expected = {
         "dtype": "float32",
         "convolution": "winograd",
         "random": "threefry2x32",
         "random_partitionable": True,
         "x64": False,
         "matmul_precision": "default",
+        "seed_offset": 0,
+        "dtype_promotion": "standard",
+        "xla_flags": " ".join(sorted(os.environ["XLA_FLAGS"].split())),
+        "libtpu_flags": "",
+        "tf32_override": "",
     }
+    assert saved["numerics"] == expected
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     pace = [row for row in rows if "pace/step_seconds" in row]
     assert len(pace) >= config.epochs  # and one every half minute
@@ -226,6 +232,8 @@ def test_a_workdir_of_another_config_is_refused(whole_run):
         ("random", "rbg", "JAX_DEFAULT_PRNG_IMPL=rbg"),
         ("x64", True, "JAX_ENABLE_X64=True"),
         ("matmul_precision", "highest", "JAX_DEFAULT_MATMUL_PRECISION=highest"),
+        ("seed_offset", 3, "JAX_RANDOM_SEED_OFFSET=3"),
+        ("xla_flags", "--xla_cpu_enable_fast_math=true", "XLA_FLAGS='--xla_cpu_enable_fast_math"),
     ],
 )
 def test_what_a_machine_would_decide_otherwise_is_refused(whole_run, tmp_path, name, value, option):

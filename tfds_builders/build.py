@@ -26,6 +26,7 @@ from tfds_builders.jobs import Example, Job, readers
 from tfds_builders.leads import LEADS
 from tfds_builders.progress import progress
 from tfds_builders.running import Run
+from tfds_builders.seal import seal
 from tfds_builders.survey import Survey, wrong_files
 
 
@@ -317,6 +318,7 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
             place[name] = place.get(name, 0) + count
         if run.bad:
             self._write_without(run.bad)
+        seal(self)
 
     def _check_whole(self, run: Run) -> None:
         """Raises SourceError where the shards do not hold what the source lists."""

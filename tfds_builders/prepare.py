@@ -22,6 +22,7 @@ from tfds_builders import on_beam
 from tfds_builders.archive import is_archive
 from tfds_builders.build import RATE_CONFIGS, BadRecordsError
 from tfds_builders.errors import SourceError
+from tfds_builders.program import nameless_owners, run_program
 
 _AGAIN = "--overwrite prepares it again, another --data_dir keeps both"
 NAMES = ("ptb_xl", "cpsc2018", "cinc2021", "mit_bih", "ludb", "mimic_iv_ecg", "simulated")
@@ -35,6 +36,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     args = _parse(argv)
+    nameless_owners()
     tfds.disable_progress_bar()  # TFDS shows a bar per shard; the builders show one for all
     logging.set_verbosity(logging.ERROR)
     builder = None
@@ -167,6 +169,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     if isinstance(args.source, str):
         parser.error(f"--source {args.source}: only a zip archive is read from there")
     try:
+        args.data_dir = args.data_dir.expanduser()
+        args.source = args.source and args.source.expanduser()
+    except RuntimeError as error:  # no such user, or one without a home folder
+        parser.error(f"--data_dir {args.data_dir}, --source {args.source}: {error}")
+    try:
         if args.source and not (args.source.is_dir() and any(args.source.iterdir())):
             parser.error(f"--source {args.source}: no such folder, or it is empty")
     except OSError as error:
@@ -278,4 +285,4 @@ def _report(builder: tfds.core.DatasetBuilder) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

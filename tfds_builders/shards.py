@@ -130,7 +130,7 @@ def write(shard: Shard, builder: Any, jobs: Sequence[Job], without: set[str]) ->
         with local.open("rb") as source, part.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
         part.replace(path)
-    beside(shard).write_text(written.dumps())
+    beside(shard).write_text(written.dumps(), encoding="utf-8")
 
 
 def _examples(
@@ -177,7 +177,7 @@ def collect(shard: Shard) -> Written:
         raise SourceError(
             f"shard {path.name} was never written: the engine has lost it, so this is no dataset"
         )
-    written = Written.loads(beside(shard).read_text())
+    written = Written.loads(beside(shard).read_text(encoding="utf-8"))
     if (size := path.stat().length) != written.size:
         raise SourceError(f"shard {path.name} has {size} bytes, its writer says {written.size}")
     return written

@@ -15,7 +15,8 @@ os.environ.setdefault("TFDS_NO_TENSORFLOW", "1")
 
 import numpy as np
 
-from ecg_jax.data import challenge, index
+from ecg_jax.data import challenge, index, sealed
+from ecg_jax.data.classes import TASKS
 from ecg_jax.data.index import Scanned
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
@@ -25,6 +26,7 @@ MAJOR = 2  # of the builders' versions, whose records are read
 CHUNK = 256  # records read at a time
 # (dataset, task): labels that are made of others when records are read, and not stored.
 DERIVED = {("ptb_xl", "challenge")}
+WINDOW = 10.0  # seconds, that a longer recording with annotations is cut into
 COPY = "give all hosts one copy of the prepared data, and start again"
 
 
@@ -152,7 +154,7 @@ def folder(data_dir: str | Path, dataset: str, rate: int) -> Path:
     Raises:
       UserError: there is none; the line holds the command that prepares it.
     """
-    root = storage.path(data_dir).expanduser() / dataset / f"rate{rate}"
+    root = storage.path(data_dir) / dataset / f"rate{rate}"
     versions = root.iterdir() if storage.exists(root) else ()
     complete = [p for p in versions if storage.exists(p / "dataset_info.json")]
     numbers = {
@@ -160,6 +162,8 @@ def folder(data_dir: str | Path, dataset: str, rate: int) -> Path:
         for p in complete
         if re.fullmatch(r"\d+\.\d+\.\d+", p.name)
     }
+    if not complete and dataset not in TASKS:
+        raise UserError(f"no dataset {dataset!r}: there are {', '.join(TASKS)}")
     readable = [p for p, number in numbers.items() if number[0] == MAJOR]
     if readable:
         return storage.local_copy(max(readable, key=numbers.__getitem__), cache.local("data"))
@@ -198,12 +202,15 @@ def load(
         part, which they exchange. All of them must call it then.
 
     Raises:
-      UserError: not prepared, no such split, or records that are not what this project reads
-        (other units, another rate, another lead order, label columns without names).
+      UserError: not prepared, no such split, records that are not what this project reads (other
+        units, another rate, another lead order, label columns without names), or whose labels are
+        of more than `seconds`.
     """
     path, builder = _open(data_dir, dataset, rate, split)
     metadata = dict(builder.info.metadata or {})
     _check_metadata(path, metadata, rate)
+    sealed.check(path, builder, metadata, split)
+    _check_seconds(path, builder.info.features, seconds)
     T = round(seconds * rate)
     classes = {task: list(names) for task, names in metadata["classes"].items()}
     waves = T if "segments" in builder.info.features else 0
@@ -333,7 +340,16 @@ def _open(data_dir: str | Path, dataset: str, rate: int, split: str) -> tuple[Pa
     import tensorflow_datasets as tfds
 
     path = folder(data_dir, dataset, rate)
-    builder = tfds.builder_from_directory(path)
+    try:
+        builder = tfds.builder_from_directory(path)
+        metadata = builder.info.metadata
+        said = None if metadata is None else dict(metadata)
+        _ = builder.info.splits, builder.info.features
+    except Exception as error:  # TFDS, protobuf and JSON each raise their own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise sealed.damaged(path, reason) from None
+    if not isinstance(said, dict):
+        raise sealed.damaged(path, "metadata.json holds no object")
     if split not in builder.info.splits:
         raise UserError(f"{path} has no split {split!r}: it has {', '.join(builder.info.splits)}")
     return path, builder
@@ -376,6 +392,18 @@ def _check_metadata(path: Path, metadata: dict, rate: int) -> None:
     for key in ("classes", "signals"):
         if not metadata.get(key):
             raise UserError(f"{path}/metadata.json names no {key}: prepare the dataset again")
+
+
+def _check_seconds(path: Path, features: Any, seconds: float) -> None:
+    """Labels of windows say what is annotated somewhere in all of it: a part would have labels of
+    beats that are not in it. Such records hold where each is, as `beat_sample`."""
+    placed = [name for name in features if name.endswith("_sample")]
+    if placed and seconds < WINDOW:
+        raise UserError(
+            f"{path}: its labels are of what is annotated ({placed[0]}) anywhere in windows of "
+            f"{WINDOW:g} s, and {seconds:g} s of each would be read: set "
+            f"--config.seconds={WINDOW:g}"
+        )
 
 
 def _labels(path: Path, example: dict, task: str, K: int) -> np.ndarray:

@@ -103,7 +103,7 @@ def device_memory(device: Any) -> int | None:
 def host_memory(root: Path = Path("/")) -> int:
     """Bytes that this machine, or its container, can still give (Linux), or has (elsewhere)."""
     try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
+        lines = (root / "proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
@@ -117,8 +117,10 @@ def _cgroup_memory(folder: Path) -> list[int]:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         try:
-            most, taken = ((folder / name).read_text().strip() for name in (limit, used))
-            stat = (folder / limit).with_name("memory.stat").read_text().split()
+            most, taken = (
+                (folder / name).read_text(encoding="utf-8").strip() for name in (limit, used)
+            )
+            stat = (folder / limit).with_name("memory.stat").read_text(encoding="utf-8").split()
         except OSError:
             continue
         # Cached files count as used, and give way.

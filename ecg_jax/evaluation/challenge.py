@@ -29,7 +29,7 @@ TASK, METRIC = "challenge", "challenge score"
 @functools.cache
 def weights() -> np.ndarray:
     """float64 [26, 26], in the order of `CLASSES`."""
-    with WEIGHTS.open(newline="") as file:
+    with WEIGHTS.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     codes = ["|".join(map(str, SNOMED[name])) for name in CLASSES]
     assert header[1:] == codes == [row[0] for row in rows]

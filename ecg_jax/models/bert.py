@@ -30,6 +30,17 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
 
 
+MOST = {
+    "vocab_size": 10_000_000,
+    "hidden_size": 65_536,
+    "num_hidden_layers": 1000,
+    "num_attention_heads": 1024,
+    "intermediate_size": 1_000_000,
+    "max_position_embeddings": 1_000_000,
+    "type_vocab_size": 1000,
+}
+
+
 def read_config(path: Path) -> BertConfig:
     """Reads a `config.json`.
 
@@ -37,10 +48,10 @@ def read_config(path: Path) -> BertConfig:
       UserError: no such file, not JSON, a missing field, or a model that is not plain BERT.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError:
         raise UserError(f"{path}: no such file; a text model's folder needs config.json") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a JSON object, so no model's configuration")
@@ -60,6 +71,11 @@ def read_config(path: Path) -> BertConfig:
     config = BertConfig(
         **{field.name: values[field.name] for field in fields if field.name in values}
     )
+    for field in fields:
+        value = getattr(config, field.name)
+        kind, most = (float, 1) if field.name == "layer_norm_eps" else (int, MOST[field.name])
+        if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value <= most:
+            raise UserError(f"{path}: {field.name} is {str(value)[:40]!r}, no BERT's")
     if config.hidden_size % config.num_attention_heads:
         raise UserError(f"{path}: hidden_size is not a multiple of num_attention_heads")
     return config
@@ -166,13 +182,17 @@ class Bert(nn.Module):
     """token_BxT int32, mask_BxT bool (True: a token) -> hidden_BxTxD and pooled_BxD, float32.
 
     Every row needs at least one True. `hidden` at masked positions is meaningless. `pooled` is the
-    published pooler's output for the first token, [CLS].
+    published pooler's output for the first token, [CLS]; without `pooler`, which weights may lack,
+    that token's `hidden`.
     """
 
     config: BertConfig
+    pooler: bool = True
 
     @nn.compact
     def __call__(self, token_BxT: jax.Array, mask_BxT: jax.Array) -> tuple[jax.Array, jax.Array]:
         x_BxTxD = Embeddings(self.config, name="embeddings")(token_BxT)
         x_BxTxD = Encoder(self.config, name="encoder")(x_BxTxD, mask_BxT)
+        if not self.pooler:
+            return x_BxTxD, x_BxTxD[:, 0]
         return x_BxTxD, Pooler(self.config, name="pooler")(x_BxTxD[:, 0])

@@ -103,7 +103,7 @@ class Target:
 
 def sheet() -> dict[str, Chip]:
     """The data sheet: a chip's name -> its figures."""
-    tables = tomllib.loads(SHEET.read_text())
+    tables = tomllib.loads(SHEET.read_text(encoding="utf-8"))
     return {name: Chip(name, **table) for name, table in tables.items()}
 
 

@@ -6,8 +6,9 @@ import dataclasses
 import difflib
 import functools
 import json
-import math
 import re
+import sys
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from ml_collections import ConfigDict, config_flags
 from ecg_jax import Config
 from ecg_jax.data import augment
 from ecg_jax.errors import UserError
-from ecg_jax.losses import contrastive
-from ecg_jax.models import conv1d, siamese
+from ecg_jax.run import fields
 from ecg_jax.runtime import hosts, storage
+
+PACKAGE = "configs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +61,9 @@ def parse_config(argv: Sequence[str], usage: str, values: flags.FlagValues) -> C
     Raises:
       UserError: as `parse`.
     """
+    argv = [_expanded(fields.as_written(argument)) for argument in argv]
     config_flags.DEFINE_config_file(
-        "config", None, "FILE[:ARGS]", flag_values=values, sys_argv=list(argv)
+        "config", None, "FILE[:ARGS]", flag_values=values, sys_argv=argv
     )
     flags.DEFINE_boolean("help", False, "show this text", flag_values=values, short_name="h")
     if any(a in ("--help", "-h", "-help") for a in argv[1:]):
@@ -72,13 +75,46 @@ def parse_config(argv: Sequence[str], usage: str, values: flags.FlagValues) -> C
     if not Path(file.split(":")[0]).is_file():
         raise UserError(f"no such config file: {file.split(':')[0]}")
     try:
-        rest = values(list(argv))[1:]
+        _own_package(Path(file.split(":")[0]))
+        rest = values(argv)[1:]
         config = values.config
     except Exception as error:  # a config file is code and may raise anything
         raise UserError(_explain(file, argv, error)) from error
     if rest:
         raise UserError(f"unknown argument {rest[0]!r}; {usage.strip().splitlines()[0]}")
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"{file}: its get_config returns {type(config).__name__}, not an ml_collections "
+            "ConfigDict"
+        )
+    for name, value in flatten(config.to_dict()).items():
+        if (items := fields.separated(name, value)) != value:
+            with config.ignore_type():
+                config.update_from_flattened_dict({name: items})
     return config
+
+
+def _expanded(argument: str) -> str:
+    """`--config=~/FILE`, which a shell leaves as it is."""
+    flag, equals, value = argument.partition("=")
+    if flag not in ("--config", "-config") or not value.startswith("~"):
+        return argument
+    return f"{flag}{equals}{storage.expanded(value)}"
+
+
+def _own_package(file: Path) -> None:
+    """What a file in a folder `configs` imports from there is from its own folder, whichever
+    `configs` the current one has."""
+    folder = str(file.resolve().parent)
+    there = list(getattr(sys.modules.get(PACKAGE), "__path__", ()))
+    if file.resolve().parent.name != PACKAGE or there[:1] == [folder]:
+        return
+    for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
+        if Path(getattr(sys.modules[name], "__file__", None) or folder).parent != Path(folder):
+            del sys.modules[name]
+    package = types.ModuleType(PACKAGE)
+    package.__path__ = [folder, *(path for path in there if path != folder)]
+    sys.modules[PACKAGE] = package
 
 
 def _value(argv: Sequence[str], i: int) -> str:
@@ -88,9 +124,9 @@ def _value(argv: Sequence[str], i: int) -> str:
 
 def _explain(file: str, argv: Sequence[str], error: Exception) -> str:
     """What was wrong with the flags, in one line."""
-    fields = [m[1] for a in argv if (m := re.match(r"--?config\.([\w.]+)", a))]
+    given = [m[1] for a in argv if (m := re.match(r"--?config\.([\w.]+)", a))]
     known = _fields(file)
-    for field in fields:
+    for field in given:
         if known and field not in known:
             near = difflib.get_close_matches(field, known, n=1)
             hint = f": did you mean {near[0]}?" if near else f": there are {', '.join(known)}"
@@ -122,93 +158,31 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check(config: Config) -> None:
-    """Raises a UserError for a field whose value no run can have."""
-    fields = flatten(config.to_dict())
-    for name, value in fields.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"--config.{name}={value}: must be a finite number")
-    positive = ("epochs", "batch_size", "shards", "log_every", "eval_every", "seconds", "rate")
-    positive += ("model.width", "model.dim", "model.temperature", "evaluate.draws")
-    positive += tuple(
-        f"evaluate.delineate.{name}"
-        for name in ("width", "updates", "looks", "batch_size", "learning_rate")
-    )
-    positive += ("evaluate.neighbours", "evaluate.batch_size", "optimizer.learning_rate")
-    for name in positive:
-        if name in fields and not fields[name] > 0:
-            raise UserError(f"--config.{name}={fields[name]}: must be above zero")
-    for name in (
-        "seed",
-        "model.soft_targets",
-        "model.invariance",
-        "steps_per_dispatch",
-        "checkpoint_seconds",
-        "model.hidden",
-        "evaluate.knn_every",
-        "evaluate.null_draws",
-    ):
-        if name in fields and fields[name] < 0:
-            raise UserError(f"--config.{name}={fields[name]}: must not be negative")
-    choices = {
-        "rate": (100, 500),
-        "model.encoder": siamese.ENCODERS,
-        "model.depth": (18, 34, 50),
-        "model.convolution": conv1d.FORMS,
-        "model.loss": ("info_nce", "sigmoid"),
-        "parallel.loss": contrastive.FORMS,
-        "parallel.batch_norm": ("global", "device"),
-        "text.cased": ("auto", "true", "false"),
-        "text.pooling": ("auto", "mean", "cls"),
-        "text.empty": ("drop", "error"),
-        "text.language": ("english", "original", "both"),
-        "evaluate.paper": ("etp", "mets"),
-        "evaluate.pooling": ("mean", "all"),
-    }
-    for name, allowed in choices.items():
-        if name not in fields:  # a method's config has what it reads
-            continue
-        value = fields[name]
-        if (str(value).lower() if name == "text.cased" else value) not in allowed:
-            raise UserError(
-                f"--config.{name}={value}: choose one of {', '.join(map(str, allowed))}"
-            )
-    for name in ("evaluate.fractions", "evaluate.finetune_fractions"):
-        if not all(0 < share <= 1 for share in fields[name]):
-            raise UserError(f"--config.{name}={fields[name]}: shares are above 0 and at most 1")
-    if not 0 <= fields.get("text.sentences", 0) <= 1:
-        share = fields["text.sentences"]
-        raise UserError(f"--config.text.sentences={share}: a share is from 0 to 1")
-    if not 0 <= fields["average"] < 1:
-        raise UserError(f"--config.average={fields['average']}: must be in [0, 1)")
+    """Raises a UserError for a field whose value no run can have: see `fields`."""
+    fields.check(flatten(config.to_dict()))
+    o = config.optimizer
+    if o.warmup_epochs > config.epochs:
+        raise UserError(
+            f"--config.optimizer.warmup_epochs={o.warmup_epochs}: the run has {config.epochs} "
+            "epochs, and its learning rate would never be reached"
+        )
+    if o.name == "adamw" and o.learning_rate * o.weight_decay >= 1:
+        raise UserError(
+            f"--config.optimizer.weight_decay={o.weight_decay}: times the learning rate of "
+            f"{o.learning_rate:g} it takes away all of a parameter in one update"
+        )
     for protocol in ("finetune", "supervised"):
-        _check_labelled(protocol, config.evaluate[protocol].to_dict())
-        chain = config.evaluate[protocol].augment
+        options = config.evaluate[protocol]
+        if options.min_updates > options.max_updates:
+            raise UserError(
+                f"--config.evaluate.{protocol}.min_updates={options.min_updates}: more than the "
+                f"{options.max_updates} of max_updates"
+            )
         try:
-            augment.compose(chain, config.rate)
-            augment.length(chain, config.seconds)
+            augment.compose(options.augment, config.rate)
+            augment.length(options.augment, config.seconds)
         except UserError as error:
             raise UserError(f"--config.evaluate.{protocol}.augment: {error}") from error
-
-
-def _check_labelled(protocol: str, options: dict[str, Any]) -> None:
-    """Options of training on labels: see `evaluation.finetune`."""
-
-    def wrong(name: str, why: str) -> UserError:
-        return UserError(f"--config.evaluate.{protocol}.{name}={options[name]}: {why}")
-
-    for name in ("head_rate", "batch_size", "epochs", "min_updates", "max_updates"):
-        if not options[name] > 0:
-            raise wrong(name, "must be above zero")
-    for name in ("weight_decay", "clip"):
-        if options[name] < 0:
-            raise wrong(name, "must not be negative")
-    rates = options["learning_rates"]
-    if not rates or not all(rate > 0 for rate in rates):
-        raise wrong("learning_rates", "name one or more, above zero")
-    if options["min_updates"] > options["max_updates"]:
-        raise wrong("min_updates", f"more than the {options['max_updates']} of max_updates")
-    if options["head"] not in ("prevalence", "probe"):
-        raise wrong("head", "choose one of prevalence, probe")
 
 
 def to_json(config: Config) -> dict[str, Any]:

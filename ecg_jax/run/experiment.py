@@ -143,15 +143,19 @@ def blank(T: int, width: int) -> View:
     return View(zeros((1, T, 12)), leads, zeros((1, width)), none, none, none)
 
 
-def open_experiment(config: Config) -> Experiment:
+def open_experiment(config: Config, *, trains: bool = True) -> Experiment:
     """Checks a config against what is there, and opens it.
+
+    Args:
+      trains: whether updates will be made, so that the batch must divide over the devices; and
+        simulated records are prepared, where the config asks for it.
 
     Raises:
       UserError: see `checked`, `records.load` and `tower.load`.
     """
     mesh = parallel.make_mesh()
-    method = checked(config, mesh.devices.size, parallel.platform(mesh))
-    if config.build and config.dataset == "simulated":
+    method = checked(config, mesh.devices.size if trains else 1, parallel.platform(mesh))
+    if trains and config.build and config.dataset == "simulated":
         hosts.first_alone(lambda: _simulate(config))
     records.folder(config.data_dir, config.dataset, config.rate)
     return Experiment(config, mesh, method, _tower(config) if method.encode_text else None)

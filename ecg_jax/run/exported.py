@@ -1,6 +1,7 @@
 """The arrays of a model that lies in a folder for others: `model.safetensors`, checked."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ from flax import traverse_util
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from ecg_jax import Config
+from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+SEAL = "sha256"  # config.json's, of the rest of it
 
 
 def sha256_of(path: Path) -> str:
@@ -59,3 +63,54 @@ def restore(folder: Path, sha256: str, like: dict[str, Any]) -> dict[str, Any]:
 def flatten(tree: dict[str, Any]) -> dict[str, Any]:
     """{"params": {"encoder": {...}}} -> {"params/encoder/...": array}"""
     return traverse_util.flatten_dict(tree, sep="/")
+
+
+def sealed(description: dict[str, Any]) -> dict[str, Any]:
+    """The same with `sha256`, of all that it says."""
+    said = {name: value for name, value in description.items() if name != SEAL}
+    text = json.dumps(said, sort_keys=True, ensure_ascii=False)
+    return {**said, SEAL: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def check_seal(folder: Path, description: dict[str, Any]) -> None:
+    """Raises a UserError if config.json is not what was written. Format 1 had no digest of it."""
+    if description["format"] > 1 and description != sealed(description):
+        raise UserError(
+            f"{folder / CONFIG} is not as it was exported (its sha256 differs): export it again"
+        )
+
+
+def check_agreement(folder: Path, description: dict[str, Any], config: Config) -> None:
+    """Raises a UserError where config.json says one thing in two ways."""
+    given = description["input"]
+    twice = {
+        "method": (description["method"], config.method),
+        "input.leads": (given["leads"], list(LEADS)),
+        "input.rate_hz": (given["rate_hz"], config.rate),
+        "input.seconds": (given["seconds"], config.seconds),
+        "input.units": (given["units"], "uV"),
+        "input.normalize": (given["normalize"], config.normalize),
+    }
+    twice |= {
+        f"model.{name}": (value, config.model.get(name))
+        for name, value in description["model"].items()
+        if name != "convolution"  # those of earlier versions are read as "auto"
+    }
+    for name, (one, other) in twice.items():
+        if one != (list(other) if isinstance(other, tuple) else other):
+            raise UserError(
+                f"{folder / CONFIG} contradicts itself: {name} is {one!r}, by its config "
+                f"{other!r}: export it again"
+            )
+
+
+def check_input(ecg: jax.Array, lead_mask: jax.Array, T: int) -> None:
+    """Raises a UserError for what the encoder was not trained on, and would take for microvolts."""
+    wanted = f"int16 microvolts [B, {T}, {len(LEADS)}]"
+    if ecg.dtype != np.int16 or ecg.shape[1:] != (T, len(LEADS)) or ecg.ndim != 3:
+        raise UserError(f"encode takes {wanted}, not {ecg.dtype} {list(ecg.shape)}")
+    if lead_mask.dtype != np.bool_ or lead_mask.shape != (len(ecg), len(LEADS)):
+        raise UserError(
+            f"encode takes a lead mask, bool [{len(ecg)}, {len(LEADS)}], not {lead_mask.dtype} "
+            f"{list(lead_mask.shape)}"
+        )

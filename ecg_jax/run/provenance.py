@@ -1,6 +1,7 @@
 """Where a figure comes from: code, packages, devices, text tower."""
 
 import contextlib
+import os
 import platform
 import re
 import subprocess
@@ -50,13 +51,28 @@ def numerics(config: Config, on: str) -> dict[str, Any]:
         "random_partitionable": bool(options.jax_threefry_partitionable),
         "x64": bool(options.jax_enable_x64),
         "matmul_precision": options.jax_default_matmul_precision or "default",
+        "seed_offset": int(options.jax_random_seed_offset),
+        "dtype_promotion": options.jax_numpy_dtype_promotion,
+        "xla_flags": flags("XLA_FLAGS"),
+        "libtpu_flags": flags("LIBTPU_INIT_ARGS"),
+        "tf32_override": os.environ.get("NVIDIA_TF32_OVERRIDE", ""),
     }
+
+
+# Of XLA's flags: what does not change a figure.
+HARMLESS = ("--xla_force_host_platform_device_count", "--xla_dump", "--xla_gpu_cuda_data_dir")
+
+
+def flags(name: str) -> str:
+    """The flags in a variable of the environment, sorted, without those that change no figure."""
+    given = sorted(os.environ.get(name, "").split())
+    return " ".join(flag for flag in given if not flag.startswith(HARMLESS))
 
 
 def archived(root: Path) -> str | None:
     """The commit that `git archive` filled into .commit; None in a clone."""
     with contextlib.suppress(OSError):
-        text = (root / ".commit").read_text().strip()
+        text = (root / ".commit").read_text(encoding="utf-8").strip()
         if re.fullmatch("[0-9a-f]{40}", text):
             return text[:12]
     return None
@@ -65,9 +81,21 @@ def archived(root: Path) -> str | None:
 def _commit() -> str | None:
     """The commit of the clone, or of the archive of one, that this package is run from."""
     root = Path(__file__).parents[2]
-    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    if found := archived(root):
+        return found
+    # A hook's or a dotfile manager's GIT_DIR is another repository.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", env=environment, check=True
+        )
+        return done.stdout.strip()
+
     try:
-        done = subprocess.run(git, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return archived(root)
-    return archived(root) or done.stdout.strip()
+        if not Path(git("rev-parse", "--show-toplevel")).samefile(root):
+            return None  # installed inside of another repository
+        return git("describe", "--always", "--dirty", "--abbrev=12")
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return None

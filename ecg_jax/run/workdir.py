@@ -102,7 +102,19 @@ OPTIONS = {
     "random_partitionable": "JAX_THREEFRY_PARTITIONABLE={}",
     "x64": "JAX_ENABLE_X64={}",
     "matmul_precision": "JAX_DEFAULT_MATMUL_PRECISION={}",
+    "seed_offset": "JAX_RANDOM_SEED_OFFSET={}",
+    "dtype_promotion": "JAX_NUMPY_DTYPE_PROMOTION={}",
+    "xla_flags": "XLA_FLAGS='{}'",
+    "libtpu_flags": "LIBTPU_INIT_ARGS='{}'",
+    "tf32_override": "NVIDIA_TF32_OVERRIDE={}",
 }
+# What the random control of an evaluation and its draws depend on, besides.
+DRAWS = ("random", "random_partitionable", "x64", "seed_offset")
+
+
+def draws(experiment: Experiment, saved: dict[str, Any]) -> list[str]:
+    """Of `_numerics`: what an evaluation draws by. The devices may be others."""
+    return [line for line in _numerics(experiment, saved) if line.split(" ", 1)[0] in DRAWS]
 
 
 def _numerics(experiment: Experiment, saved: dict[str, Any]) -> list[str]:
@@ -170,12 +182,12 @@ def read(folder: Path) -> tuple[Config, dict[str, Any]]:
     """
     path = folder / "config.json"
     try:
-        saved = json.loads(path.read_text())
+        saved = json.loads(path.read_text(encoding="utf-8"))
         _ = saved["splits"], saved["text_tower"]
         return config_lib.from_json(saved["config"]), saved
     except FileNotFoundError:
         raise UserError(f"{folder} holds no run: it has no config.json") from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it from a copy") from error
 
 

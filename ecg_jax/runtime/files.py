@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,28 +15,30 @@ from ecg_jax.errors import UserError
 from ecg_jax.runtime import storage
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Raises a UserError if the file cannot be written; what was there stays then."""
+def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Raises a UserError if the file cannot be written; what was there stays then. What is not
+    `durable` may be lost, and be found damaged, where the machine fails."""
     if storage.remote(path):  # an object is there whole, or not at all
         with storage.reached(path):
             path.write_bytes(data)
         return
-    temporary = None
+    # Made anew, so that the user's umask says who may read it.
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
+        with temporary.open("xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    except BaseException:  # Ctrl-C
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -74,4 +76,5 @@ def open_arrays(path: Path) -> Iterator[tuple[Any, Mapping[str, Any]]]:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             yield json.loads(str(file["header"])), file
     except Exception as error:  # zip, zlib, NumPy and JSON each raise their own
-        raise UserError(f"{path} is damaged ({error}): remove it and evaluate again") from None
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is damaged ({reason}): remove it and evaluate again") from None

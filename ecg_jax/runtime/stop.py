@@ -1,4 +1,4 @@
-"""SIGTERM, noted while a run trains and obeyed at the next step."""
+"""SIGTERM and Ctrl-C, noted while a run trains and obeyed at the next step."""
 
 import functools
 import os
@@ -10,6 +10,7 @@ import urllib.request
 
 import jax
 
+from ecg_jax.errors import INTERRUPTED
 from ecg_jax.runtime import hosts
 
 # What a program ends with whose run is not finished (EX_TEMPFAIL): to a scheduler, and to `&&`, 0
@@ -21,19 +22,32 @@ POLL_SECONDS = 5.0
 
 
 class Stop:
-    """SIGTERM, as schedulers send it before they take a machine back.
+    """SIGTERM, as schedulers send it before they take a machine back, and Ctrl-C.
 
     While updates are made it is noted in `asked`, so that the state can be saved. Before and after
-    there is nothing to save: a process that is alone ends at once, with status 75.
+    there is nothing to save: a process that is alone ends at once, with `status`. A second Ctrl-C
+    does not wait for the step.
     """
 
     def __init__(self):
         self.training = False
+        self.status, self.by = UNFINISHED, "SIGTERM"
         self._preemption = hosts.Preemption()
-        alone = jax.process_count() == 1  # several leave the signal to JAX
-        if alone and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._note)
+        self._alone = jax.process_count() == 1  # several leave SIGTERM to JAX
+        if threading.current_thread() is threading.main_thread():
+            if self._alone:
+                signal.signal(signal.SIGTERM, self._note)
+            signal.signal(signal.SIGINT, self._interrupt)
         heed_notices()
+
+    def _interrupt(self, *_: object) -> None:
+        if not self.training or self.status == INTERRUPTED:
+            raise KeyboardInterrupt
+        self.status, self.by = INTERRUPTED, "Ctrl-C"
+        if self._alone:
+            self._preemption.note()
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)  # JAX finds a step that all can stop at
 
     def _note(self, *_: object) -> None:
         self._preemption.note()

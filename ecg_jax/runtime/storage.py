@@ -38,7 +38,7 @@ def path(text: str | os.PathLike) -> Path:
     if not found:
         if re.match(r"(gs|s3):", text):
             raise UserError(f"{text}: write it {text[:3]}//BUCKET/FOLDER")
-        return Path(text)
+        return expanded(text)
     if scheme not in PACKAGES:
         raise UserError(
             f"{text}: {scheme}:// is not supported: name a local folder, gs:// or s3://"
@@ -49,6 +49,18 @@ def path(text: str | os.PathLike) -> Path:
     from etils import epath
 
     return epath.Path(text)  # type: ignore[return-value]
+
+
+def expanded(text: str | os.PathLike) -> Path:
+    """A local path, whose `~` a shell may have left as it is: in `--config.data_dir=~/data`.
+
+    Raises:
+      UserError: no such user, or one without a home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{os.fspath(text)}: {error}") from None
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from typing import Any
 
 from ecg_jax.data.classes import SECTIONS, TASKS
 from ecg_jax.errors import UserError, run_main
+from ecg_jax.runtime import storage
 
 PROMPTS = Path(__file__).with_name("prompts.toml")
 # Wordings of a class's own; the published templates are sets, too.
@@ -73,7 +74,7 @@ def load_prompts(path: str | Path | None = None) -> dict[str, dict[str, Any]]:
         list that is empty or names a wording twice, a value of the wrong type.
     """
     shipped = _shipped()
-    return shipped if path is None else {**shipped, **_read(Path(path))}
+    return shipped if path is None else {**shipped, **_read(storage.expanded(path))}
 
 
 @functools.cache
@@ -83,10 +84,10 @@ def _shipped() -> dict[str, dict[str, Any]]:
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such prompt file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a prompt file in TOML ({error})") from error
     if not data:
         raise UserError(f"{path}: holds no prompts")
@@ -133,6 +134,21 @@ def _check_section(path: Path, section: str, entries: dict[str, Any]) -> None:
             _check_list(f"{where} {field}", entry.get(field))
         _check_once(where, [wording for field in WORDINGS for wording in entry[field]])
         _check_once(where, entry.get(FINDING, []))
+    for field in ("name", *WORDINGS):
+        _check_apart(path, section, entries, field)
+
+
+def _check_apart(path: Path, section: str, entries: dict[str, Any], field: str) -> None:
+    """Raises a UserError for classes of one text: zero-shot cannot tell them apart."""
+    seen: dict[str, str] = {}
+    for code, entry in entries.items():
+        texts = entry[field] if isinstance(entry[field], list) else [entry[field]]
+        said = " ".join(sorted(" ".join(text.casefold().split()) for text in texts))
+        if (other := seen.setdefault(said, code)) != code:
+            raise UserError(
+                f"{path}: [{section}.{_quoted(code)}] and [{section}.{_quoted(other)}] have one "
+                f"and the same {field}, {texts[0]!r}: no class would be told from the other"
+            )
 
 
 def _check_once(where: str, wordings: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ecg_jax.errors import UserError, run_main
+from ecg_jax.runtime import storage
 
 GLOSSARY = Path(__file__).with_name("glossary.tsv")
 ENGLISH = Path(__file__).with_name("english.txt")
@@ -35,6 +36,14 @@ _BOILERPLATE = (
     r"\btrace only requested\b\.?",
     r"(?<!\S)[*!#|]+(?!\S)",
 )
+# What spreadsheets and data frames write where there is nothing.
+_NOTHING = {"nan", "none", "null", "nil", "n/a", "na", "<na>", "undefined", "missing"}
+_SPREADSHEET = re.compile(
+    r"#(?:name\?|ref!|value!|n/a|div/0!|null!|num!|spill!|calc!)", re.IGNORECASE
+)
+_UNSEEN = re.compile(
+    "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
+)  # zero-width, marks of direction
 _ENDINGS = ("", "e", "er", "en", "es", "em", "t", "a")  # German and Swedish adjectives
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _LEADS = {"i", "ii", "iii", "avr", "avl", "avf"}
@@ -51,15 +60,19 @@ class Piece:
 
 
 def clean(report: str) -> str:
-    """Strips boilerplate and leaked labels, repairs characters and white space."""
-    text = _repair_characters(report)
+    """Strips boilerplate and leaked labels, repairs characters and white space. Empty of what says
+    nothing: dots and dashes, `nan`, a spreadsheet's `#NAME?`, characters that nobody sees."""
+    text = _UNSEEN.sub("", report)
+    if text.strip().casefold() in _NOTHING or _SPREADSHEET.fullmatch(text.strip()):
+        return ""
+    text = _repair_characters(text)
     for pattern in _TAILS:
         text = re.sub(pattern, " ", text, flags=re.IGNORECASE | re.DOTALL)
     if text.isupper() or not re.search(r"[A-Z]", text):
         text = text.lower()  # PTB-XL's text is lower case but for its umlauts
     for pattern in _BOILERPLATE:
         text = re.sub(pattern, " ", text, flags=re.IGNORECASE)
-    return " ".join(text.split())
+    return " ".join(text.split()) if any(map(str.isalpha, text)) else ""
 
 
 def to_english(report: str) -> str:
@@ -218,9 +231,9 @@ def _is_word(token: str) -> bool:
 
 def _repair_characters(text: str) -> str:
     text = re.sub(r"Ã.", _decode_twice, text)  # UTF-8 taken for a one-byte code: "fÃ¼r"
-    text = re.sub(r"ó?[¬½¿©]|ó(?=\s|$)", " ", text)  # line-drawing characters of the printer
-    text = re.sub(r"(?<=[a-z])á|á(?=[a-z])", "ß", text)  # code page 437
-    text = re.sub(r"(?<=\w)#(?=\w)|(?<!\S)#(?=\w)", "ü", text)  # "f#r", "#bergang"
+    text = re.sub(r"ó?[¬½¿©]|(?<!\S)ó(?=\s|$)", " ", text)  # the printer's line-drawing characters
+    text = re.sub(r"(?<=ei|au|eu)á|(?<=[öüÖÜ])á", "ß", text)  # code page 437: "schweiáausbruch"
+    text = re.sub(r"(?<=[a-z])#(?=[a-z])|(?<!\S)#(?=b[elr])", "ü", text)  # "f#r", "#bergang"
     return re.sub(r"(?<=[a-z])[ÄÖÜÅ]|[ÄÖÜÅ](?=[a-z])", lambda m: m.group().lower(), text)
 
 
@@ -262,7 +275,7 @@ def _starts_sentence(kind: str, before: str, text: str) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("csv", type=Path, help="a table with a column 'report'")
+    parser.add_argument("csv", type=storage.expanded, help="a table with a column 'report'")
     parser.add_argument("--top", type=int, default=20, help="how many words to list")
     args = parser.parse_args()
     reports = _read_reports(args.csv)

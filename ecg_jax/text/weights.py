@@ -48,7 +48,8 @@ def load_parameters(path: Path, config: BertConfig) -> dict[str, Any]:
 
     Args:
       path: a Flax msgpack, safetensors or PyTorch file, told by its suffix. A leading `params` or
-        `bert` is stripped, the pre-training heads (`cls`) and `position_ids` are left out.
+        `bert` is stripped, the pre-training heads (`cls`) and `position_ids` are left out. The
+        pooler may be missing.
       config: the model's own.
 
     Raises:
@@ -64,7 +65,10 @@ def load_parameters(path: Path, config: BertConfig) -> dict[str, Any]:
             leaves[name] = np.asarray(array, np.float32)
         except (TypeError, ValueError):
             raise UserError(f"{path}: {name} is not an array of numbers") from None
-    _check_shapes(path, leaves, parameter_shapes(config))
+    expected = parameter_shapes(config)
+    if not any(name.startswith("pooler/") for name in leaves):  # no pooling here reads it
+        expected = {n: shape for n, shape in expected.items() if not n.startswith("pooler/")}
+    _check_shapes(path, leaves, expected)
     return traverse_util.unflatten_dict(leaves, sep="/")
 
 

@@ -25,7 +25,7 @@ from ecg_jax.errors import UserError, run_main
 from ecg_jax.report.chart import Panel, axes, line, span, text, ticks
 from ecg_jax.report.markup import Markup, element, join, svg
 from ecg_jax.run import config as config_lib
-from ecg_jax.runtime import process
+from ecg_jax.runtime import process, storage
 from ecg_jax.runtime.files import write_whole
 
 SHOWN = ("II", "V1", "V5")
@@ -67,7 +67,8 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="default test")
     parser.add_argument("--record", help="its id (default: the first of the split)")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
-    parser.add_argument("--out", type=Path, default=Path(), help="a folder (default: this one)")
+    help_out = "a folder (default: this one)"
+    parser.add_argument("--out", type=storage.expanded, default=Path(), help=help_out)
     args = parser.parse_args()
     process.configure()
     data, steps = DATA, [{"name": name} for name in (args.names or "").split(",")]

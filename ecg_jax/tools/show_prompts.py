@@ -40,7 +40,7 @@ def main() -> None:
     config.evaluate.prompts = args.file or config.evaluate.prompts
     if args.tasks:
         config.evaluate.tasks = args.tasks.split(",")
-    experiment = open_experiment(config)
+    experiment = open_experiment(config, trains=False)
     if experiment.method.encode_text is None:
         raise UserError(f"{config.method} has no text side, so that no prompt serves it")
     experiment = evaluate.check_records(experiment, folder)

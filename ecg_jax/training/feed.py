@@ -14,10 +14,12 @@ from ecg_jax import Config
 from ecg_jax.data import normalize, physiology, physiology_table, resident
 from ecg_jax.data.records import Records
 from ecg_jax.data.stream import Stream
+from ecg_jax.errors import UserError
 from ecg_jax.methods import Plan, View
 from ecg_jax.run.experiment import Experiment, report_texts
 from ecg_jax.runtime import hosts, parallel
 from ecg_jax.text.reports import sentences
+from ecg_jax.text.tower import ILLEGIBLE, UNKNOWN
 
 
 class Tables(NamedTuple):
@@ -96,7 +98,12 @@ def _texts(
         languages.append(report_texts(config, train, "original"))
     own = [[texts[i] for i in row if i >= 0] for texts, row in languages]
     parts = [[sentences(text) for text in texts] for texts in own if config.text.sentences]
-    distinct = sorted({*itertools.chain(*own, *itertools.chain(*parts))})
+    first: dict[str, int] = {}  # the first record that has a text
+    for reports in (*own, *parts):
+        for i, said in enumerate(reports):
+            for text in [said] if isinstance(said, str) else said:
+                first.setdefault(text, i)
+    distinct = sorted(first)
     place = {text: i for i, text in enumerate(distinct)}
     row = np.array([[place[text] for text in texts] for texts in own], np.int32)
     most = max((len(part) for part in itertools.chain(*parts)), default=0)
@@ -109,8 +116,35 @@ def _texts(
         row, part = row[..., order], part[..., order]
     if len(own) == 1:
         row, part = row[0], part[0]
-    texts = hosts.from_first(experiment.tower.embed(distinct, template=config.text.template))
+    names = [
+        f"a text of the report of {train.dataset} record {train.record_id[first[text]]}"
+        for text in distinct
+    ]
+    _check_known(experiment, distinct, names)
+    texts = hosts.from_first(experiment.tower.embed(distinct, config.text.template, names=names))
     return train, texts, row, part if config.text.sentences else None
+
+
+def _check_known(experiment: Experiment, reports: list[str], names: list[str]) -> None:
+    """Says how much of the reports the text model cannot read; raises a UserError if it is much:
+    words that its vocabulary lacks are all one token, and their texts one embedding."""
+    tower = experiment.tower
+    assert tower is not None
+    shares = tower.unknown(reports)
+    if not shares.any():
+        return
+    bad, mean = np.flatnonzero(shares > ILLEGIBLE), float(shares.mean())
+    example = names[bad[0] if len(bad) else int(shares.argmax())]
+    said = (
+        f"{mean:.2%} of the reports' tokens are unknown to {tower.name}, and {len(bad):,} of "
+        f"{len(reports):,} distinct reports are mostly so, such as {example}"
+    )
+    if mean > UNKNOWN:
+        raise UserError(
+            f"{said}: they would share one embedding; choose a text model of their language "
+            "with --config.text.tower, or --config.text.language"
+        )
+    print(said)
 
 
 def feeder(data: Data, step: int, total: int) -> Iterator[Data]:

@@ -32,7 +32,7 @@ class Progress:
             self._beside = storage.Beside(folder, "metrics.jsonl")
             path = self._beside.local / "metrics.jsonl"
             _keep_until(path, start)
-            self._file = path.open("a")
+            self._file = path.open("a", encoding="utf-8")
             board = self._beside.local / "tensorboard"
             self._board = SummaryWriter(str(board), purge_step=start + 1)
         self._bar = tqdm(

@@ -166,6 +166,12 @@ def test_a_file_of_ones_own(tmp_path):
         ('name = "V"', 'nam = "V"', r"\[aami\.V\] has an unknown field: 'nam': did you mean name"),
         ('name = "V"\n', "", r"\[aami\.V\] name must be a text, not None"),
         ('definition = ["V b."]', "", r"\[aami\.V\] definition must be a list"),
+        (
+            'report = ["V a."]',
+            'report = ["s  A."]',
+            r"\[aami\.V\] and \[aami\.S\] have one and the",
+        ),
+        ('name = "V"', 'name = "F"', r"\[aami\.F\] and \[aami\.V\] have one and the same name"),
         ("{name}", "{nam}", r"\[templates\] mine: must be one text with \{name\}"),
         ("mine =", "clinical =", "clinical: this name is of the classes' own"),
         ("[aami.V]", "[aami.S]", "not a prompt file in TOML"),

@@ -1,6 +1,7 @@
 """The text tower: MiniLM against an oracle, pooling, casing, the cache and its damage."""
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def make_model(folder: Path, seed: int = 0, vocabulary: list[str] = VOCABULARY) 
     folder.mkdir(parents=True, exist_ok=True)
     config = {name: getattr(SMALL, name) for name in BertConfig.__dataclass_fields__}
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
-    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    spare = [f"[unused{i}]" for i in range(SMALL.vocab_size - len(vocabulary))]
+    (folder / "vocab.txt").write_text("\n".join([*vocabulary, *spare]) + "\n")
     rng = np.random.default_rng(seed)
     shapes = weights.parameter_shapes(SMALL)
     leaves = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
@@ -164,8 +166,73 @@ def test_empty_text_is_refused(small, tmp_path, empty):
 
 def test_too_long_a_text_is_refused(small, tmp_path):
     assert small.embed(["a " * 14], cache_dir=tmp_path).shape == (1, SMALL.hidden_size)
-    with pytest.raises(UserError, match="17 tokens; small reads 16"):
+    with pytest.raises(UserError, match="a text is of 17 tokens; small reads 16"):
         small.embed(["a " * 15], cache_dir=tmp_path)
+    with pytest.raises(UserError, match="the report of record 7 is of 17 tokens; small"):
+        small.embed(["a", "a " * 15], cache_dir=tmp_path, names=["", "the report of record 7"])
+
+
+def test_the_share_of_unknown_tokens(small):
+    np.testing.assert_allclose(small.unknown(["a b", "a zzz zz", "zz", "sinus"]), [0, 2 / 3, 1, 0])
+
+
+def test_a_vocabulary_with_a_byte_order_mark(tmp_path):
+    folder = make_model(tmp_path / "small")
+    path = folder / "vocab.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    with pytest.raises(UserError, match="begins with a byte order mark"):
+        tower.load(str(folder))
+
+
+def test_line_ends_of_a_vocabulary(tmp_path):
+    folder = make_model(tmp_path / "small")
+    path = folder / "vocab.txt"
+    ids = tower.load(str(folder)).tokenizer.encode("a sinus").ids
+    lines = path.read_bytes()
+    path.write_bytes(lines.replace(b"\n", b"\r\n"))
+    assert tower.load(str(folder)).tokenizer.encode("a sinus").ids == ids
+    path.write_bytes(lines.replace(b"\n", b"\r"))
+    with pytest.raises(UserError, match="not this model's vocabulary"):
+        tower.load(str(folder))
+
+
+@pytest.mark.parametrize("count", [15, 40, 49, 51])
+def test_a_vocabulary_of_another_size(tmp_path, count):
+    folder = make_model(tmp_path / "small")
+    path = folder / "vocab.txt"
+    words = [*path.read_text().split("\n")[:-1], "more"][:count]
+    path.write_text("\n".join(words) + "\n")
+    if -(-count // 2) * 2 == 50:  # filled up to a round size
+        tower.load(str(folder))
+        return
+    with pytest.raises(UserError, match=f"{count} tokens for a vocab_size of 50"):
+        tower.load(str(folder))
+
+
+def test_weights_without_a_pooler(small, tmp_path):
+    leaves = traverse_util.flatten_dict(small.params, sep="/")
+    leaves = {n: np.asarray(leaf) for n, leaf in leaves.items() if not n.startswith("pooler/")}
+    tree = traverse_util.unflatten_dict(leaves, sep="/")
+    path = tmp_path / "small" / "flax_model.msgpack"
+    path.write_bytes(serialization.msgpack_serialize(tree))
+    without = tower.load(str(tmp_path / "small"))
+    vectors = [t.embed(["a"], cache_dir=tmp_path / t.sha256) for t in (small, without)]
+    np.testing.assert_array_equal(*vectors)
+    del tree["embeddings"]["LayerNorm"]
+    path.write_bytes(serialization.msgpack_serialize(tree))
+    with pytest.raises(UserError, match="missing: embeddings/LayerNorm"):
+        tower.load(str(tmp_path / "small"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("hidden_size", "32"), ("num_hidden_layers", 10**9), ("vocab_size", -1)]
+)
+def test_a_config_of_another_model(tmp_path, field, value):
+    folder = make_model(tmp_path / "small")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(UserError, match=f"config.json: {field} is '{value}', no BERT's"):
+        tower.load(str(folder))
 
 
 def test_one_string_is_refused(small, tmp_path):
@@ -205,6 +272,32 @@ def test_damaged_entry_is_computed_again(small, tmp_path, damage):
     assert path.read_bytes() == good
 
 
+def test_an_entry_of_another_text_is_computed_again(small, tmp_path):
+    first = small.embed(["a", "b"], cache_dir=tmp_path)
+    a, b = (tmp_path / key[:2] / key[2:] for key in map(small._key, ("a", "b")))
+    a.write_bytes(b.read_bytes())
+    np.testing.assert_array_equal(small.embed(["a", "b"], cache_dir=tmp_path), first)
+
+
+def test_an_entry_that_is_no_number_is_computed_again(small, tmp_path):
+    first = small.embed(["a"], cache_dir=tmp_path)
+    key = small._key("a")
+    payload = np.full(small.width, np.nan, "<f4").tobytes()
+    (tmp_path / key[:2] / key[2:]).write_bytes(tower._entry_digest(key, payload) + payload)
+    np.testing.assert_array_equal(small.embed(["a"], cache_dir=tmp_path), first)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_says_who_may_read_an_entry(small, tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        small.embed(["a"], cache_dir=tmp_path / "cache")
+    finally:
+        os.umask(before)
+    (path,) = entries(tmp_path / "cache")
+    assert path.stat().st_mode & 0o777 == mode
+
+
 def test_whatever_changes_the_vector_changes_the_key(small, tmp_path):
     """Other weights, casing, pooling, vocabulary: none may read another's entry."""
     folder, cache = str(tmp_path / "small"), tmp_path / "cache"
@@ -238,13 +331,13 @@ def test_two_writers_of_the_same_entry(tmp_path):
 
     def write(value: float) -> None:
         for _ in range(300):
-            tower._write_entry(path, np.full(2000, value, np.float32))
+            tower._write_entry(path, "key", np.full(2000, value, np.float32))
 
     with ThreadPoolExecutor(2) as pool:
         writers = [pool.submit(write, value) for value in (1.0, 2.0)]
         while not all(writer.done() for writer in writers):
             if path.exists():
-                vector = tower._read_entry(path, 2000)
+                vector = tower._read_entry(path, "key", 2000)
                 assert vector is not None and len(set(vector)) == 1
                 seen.add(vector[0])
         for writer in writers:

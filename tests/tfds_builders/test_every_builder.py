@@ -117,6 +117,9 @@ def test_files_that_agree_with_their_digests_are_counted(name, source, capsys):
     assert run(name, source) == 0
     verified = int(re.search(r"(\d+) files agree with SHA256SUMS", capsys.readouterr().out)[1])
     assert len(listed) - 1 <= verified <= len(listed)  # RECORDS is none of a record
+    prepared = records.folder(source.parent / "data", name, 100)
+    sealed = tfds.builder_from_directory(prepared).info.metadata["sealed"]["shards"]
+    assert set(sealed) == {path.name for path in prepared.glob("*array_record*")} != set()
 
 
 @pytest.mark.parametrize("sums", [True, False])

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import wfdb
 
+from ecg_jax.data import records
+from ecg_jax.errors import UserError
 from tfds_builders import prepare
 from tfds_builders.errors import RecordError
 from tfds_builders.leads import LEADS
@@ -63,6 +65,12 @@ def test_signal_is_that_of_the_record_without_seams(published, build, examples):
         error = np.abs(whole[:, lead] - expected)[500:-500]
         assert np.median(error) < 0.05 * expected.std()
         assert np.corrcoef(whole[:, lead], expected)[0, 1] > 0.99
+
+
+def test_a_part_of_a_window_would_have_labels_of_the_rest(published, build, tmp_path):
+    build("mit_bih", published, "--rate", "100")
+    with pytest.raises(UserError, match=r"anywhere in windows of 10 s, and 5 s of each .*=10"):
+        records.load(tmp_path / "data", "mit_bih", 100, "validation", seconds=5.0)
 
 
 def test_every_beat_is_in_one_window_at_its_place(published, build, examples):

@@ -14,6 +14,7 @@ from ecg_jax.errors import UserError
 from ecg_jax.export import load_exported
 from ecg_jax.models import ecg_fm, wav2vec2
 from ecg_jax.run import config as config_lib
+from ecg_jax.run import exported
 from ecg_jax.run.experiment import open_experiment
 from ecg_jax.runtime import parallel
 from ecg_jax.tools import import_weights
@@ -83,7 +84,7 @@ def test_evaluate_judges_it(tmp_path, simulated, capsys, monkeypatch):
     said["config"]["evaluate"] |= {"tasks": ["super"], "protocols": ["linear_probe", "identify"]}
     said["config"]["evaluate"] |= {"draws": 20}
     said["config"]["evaluate"] |= {"controls": [], "rules": ["corrected"]}
-    path.write_text(json.dumps(said))
+    path.write_text(json.dumps(exported.sealed(said)))
     config = config_lib.from_json(said["config"])
     config.data_dir = str(simulated)
     monkeypatch.setattr(parallel, "make_mesh", one_device(parallel.make_mesh))

@@ -5,18 +5,25 @@ import types
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ecg_jax.data.resident import Batch
+from ecg_jax.errors import UserError
 from ecg_jax.run.experiment import open_experiment
 from ecg_jax.training import feed
 
 
 class Tower:
-    """A text's embedding is how long it is."""
+    """A text's embedding is how long it is; words in capitals are unknown to it."""
 
-    def embed(self, texts, template):
-        assert template == "{text}"
+    name = "mine"
+
+    def embed(self, texts, template, names):
+        assert template == "{text}" and len(names) == len(texts)
         return np.array([[len(text)] for text in texts], np.float32)
+
+    def unknown(self, texts):
+        return np.array([np.mean([word.isupper() for word in t.split()]) for t in texts])
 
 
 def met(config, tables, row, times):
@@ -60,3 +67,23 @@ def test_a_share_of_the_texts_is_a_sentence_of_the_records_own_report(small):
     _, texts, text, sentence = feed._texts(experiment, train)  # pyright: ignore[reportArgumentType]
     tables = feed.Tables(*map(jnp.asarray, (texts, text, patient, sentence)))
     assert set(met(small, tables, 1, 64)) == {len("atrial fibrillation."), len("vorhofflimmern.")}
+
+
+def of_reports(small, reports):
+    train = open_experiment(small).train.take(np.arange(len(reports)))
+    train = dataclasses.replace(train, report=np.array(reports))
+    experiment = types.SimpleNamespace(config=small, tower=Tower())
+    return train, feed._texts(experiment, train)  # pyright: ignore[reportArgumentType]
+
+
+def test_reports_that_the_text_model_cannot_read(small, capsys):
+    known = [f"sinus rhythm {i}" for i in range(30)]
+    of_reports(small, known)
+    assert "unknown" not in capsys.readouterr().out
+    train, _ = of_reports(small, [*known, "Sinus UNREAD", "Aaa BBB CCC"])
+    assert (
+        "3.65% of the reports' tokens are unknown to mine, and 1 of 32 distinct reports are mostly "
+        f"so, such as a text of the report of simulated record {train.record_id[31]}"
+    ) in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"unknown to mine, .*they would share one embedding"):
+        of_reports(small, [*known[:9], "Aaa BBB CCC", "Ddd EEE FFF"])

@@ -19,6 +19,7 @@ from tfds_builders.build import (
 from tfds_builders.errors import SourceError
 from tfds_builders.leads import LEADS
 from tfds_builders.progress import progress
+from tfds_builders.seal import seal
 from tfds_builders.simulated.cases import SECONDS, Case, draw_cases, make
 from tfds_builders.simulated.findings import CODES, DESCRIPTIONS, SUPERCLASSES, superclasses
 
@@ -110,6 +111,10 @@ class Builder(tfds.core.ShardBasedBuilder):
             for split, cases in splits.items()
             if cases
         }
+
+    def _download_and_prepare(self, dl_manager, download_config=None) -> None:
+        super()._download_and_prepare(dl_manager, download_config)
+        seal(self)
 
     def _examples(self, split: str, cases: Sequence[Case]) -> Iterator[tuple[str, Example]]:
         rate = self.builder_config.rate

@@ -76,7 +76,21 @@ def read(path: Path) -> list[Predictions]:
     if not storage.exists(path):
         return []
     with files.open_arrays(path) as (header, arrays):
-        return [
+        found = [
             Predictions(**fields, **{name: arrays[f"{i}.{name}"] for name in ARRAYS})
             for i, fields in enumerate(header)
         ]
+        for p in found:
+            _check(p)
+        return found
+
+
+def _check(p: Predictions) -> None:
+    """Raises a ValueError where the arrays do not belong together."""
+    N, K = len(p.record_id), len(p.classes)
+    shapes = {"patient_id": (N,), "y": (N, K), "score": (N, K), "threshold": (K,)}
+    for name, shape in shapes.items():
+        if getattr(p, name).shape != shape:
+            raise ValueError(
+                f"{name} of {p.task} is of shape {getattr(p, name).shape}, not {shape}"
+            )

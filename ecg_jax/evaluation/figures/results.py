@@ -105,9 +105,45 @@ def read(path: Path) -> list[Row]:
       UserError: the file is damaged.
     """
     try:
-        return json.loads(path.read_text()) if storage.exists(path) else []
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        rows = json.loads(path.read_text(encoding="utf-8")) if storage.exists(path) else []
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): remove it and evaluate again") from None
+    if not isinstance(rows, list):
+        raise UserError(f"{path} is damaged (no list of rows): remove it and evaluate again")
+    for i, row in enumerate(rows):
+        if why := _unlike_a_row(row):
+            raise UserError(
+                f"{path} is damaged (row {i}: {why}): remove it, or the row, and evaluate again"
+            )
+    return rows
+
+
+TEXTS = (*COLUMNS[:7], "rule", "condition", "note", "text_tower", "against")
+NUMBERS = (*COLUMNS[7:], "chance", "seed", "step", "positives", "fraction", "p", "p_holm")
+WHOLE = ("n", "seed", "step", "positives")
+
+
+def _unlike_a_row(row: Any) -> str:
+    """Why this is none of what `write` writes; empty if it is."""
+    if not isinstance(row, dict):
+        return "no object"
+    if missing := [name for name in COLUMNS if name not in row]:
+        return f"lacks {', '.join(missing)}"
+    for name, value in row.items():
+        whole = name in WHOLE
+        if (
+            name in TEXTS
+            and not isinstance(value, str)
+            and not (value is None and name not in COLUMNS)
+        ):
+            return f"{name} is {str(value)[:40]!r}, not a text"
+        if name not in NUMBERS or (value is None and name != "n"):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+            return f"{name} is {str(value)[:40]!r}, not a {'whole ' * whole}number"
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{name} is {value}"
+    return ""
 
 
 def write(rows: list[Row], path: str | os.PathLike) -> None:

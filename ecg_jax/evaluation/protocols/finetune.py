@@ -150,6 +150,8 @@ class Finetuner:
         """The batches of the training records, their labels in the place of their rows, and
         the number of updates."""
         c, shards = self._config, self._experiment.config.shards
+        devices = self._experiment.mesh.devices.size
+        shards = devices if shards % devices else shards  # the run's may have been others
         size = -(-c.batch_size // shards) * shards
         # Few records are repeated, so that they fill batches and hardly any waits for its turn.
         steps = -(-c.min_updates // c.epochs)
