@@ -58,7 +58,8 @@ def read(name: str, N: int, K: int) -> Scanned | None:
             texts = {field: _texts(stored[field], stored[f"{field}_of"]) for field in TEXTS}
     except UserError:
         return None
-    scanned = Scanned(**found, **texts)
+    columns: dict[str, Any] = {**found, **texts}
+    scanned = Scanned(**columns)
     sizes = [len(column) for column in scanned]
     return scanned if set(sizes) == {N} and scanned.labels.shape == (N, K) else None
 
