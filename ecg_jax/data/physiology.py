@@ -77,7 +77,7 @@ def blank(N: int, T: int, rate: float) -> Physiology:
     )
 
 
-def measure(ecg: np.ndarray, lead_mask: np.ndarray, length: np.ndarray, rate: int) -> Physiology:
+def measure(ecg: Any, lead_mask: np.ndarray, length: np.ndarray, rate: int) -> Physiology:
     """What records show.
 
     Args:
@@ -126,8 +126,9 @@ def _smoothed(x: np.ndarray, rate: int) -> np.ndarray:
     if x.shape[1] < rate:
         return x.astype(np.float32) / 1000
     high = min(40.0, 0.4 * rate)
-    sos = butter(1, 0.3, "highpass", fs=rate, output="sos")
-    sos = np.concatenate([sos, butter(2, high, fs=rate, output="sos")])
+    parts: Any = [butter(1, 0.3, "highpass", fs=rate, output="sos")]
+    parts.append(butter(2, high, fs=rate, output="sos"))
+    sos = np.concatenate(parts)
     return (sosfiltfilt(sos, x.astype(np.float32), axis=1) / 1000).astype(np.float32)
 
 

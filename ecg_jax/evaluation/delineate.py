@@ -23,6 +23,7 @@ def rows(subject: Subject, delineator: Delineator) -> list[dict[str, Any]]:
     """
     experiment = subject.material.experiment
     config, test, table = experiment.config, experiment.test, []
+    assert test.segments is not None and test.segments_mask is not None
     for fraction in config.evaluate.fractions:
         train, note = share(experiment.train, fraction, config.seed)
         for free in (False, True):

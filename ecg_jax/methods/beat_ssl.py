@@ -6,6 +6,8 @@ beat are compared by (`data/physiology.py`), the projectors, the regions' width,
 (clusters), the temperature. Views are 3KG's, and other augmentations may come before them.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -74,7 +76,8 @@ def build(config: Config) -> Method:
             maps = out.map.reshape(2 * B, *out.map.shape[2:])
             at = jnp.repeat(peak, 2, axis=0)
             regions = beat_regions.regions(maps, at, stride(config), config.rate)
-            z = normalize(head.apply({"params": params["beat_projector"]}, regions))
+            projected: Any = head.apply({"params": params["beat_projector"]}, regions)
+            z = normalize(projected)
             of_beats = _beats(m, known, chosen, there, z.reshape(B, 2, *z.shape[1:]))
             value += m.beat_weight * of_beats.value
             metrics |= {"beat": of_beats.value, "beat_positives": of_beats.positives}

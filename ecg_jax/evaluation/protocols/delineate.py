@@ -60,6 +60,7 @@ class Delineator:
                 f"{experiment.config.method}'s encoder sees records in parts or lead by lead, and "
                 "has no stages in time that delineation could begin from"
             )
+        self._run: Any = experiment.method.stages
         self._decoder = Decoder(self._config.width, len(waves.NAMES))
         self._optimizer = optax.chain(
             optax.clip_by_global_norm(1.0),
@@ -119,6 +120,7 @@ class Delineator:
     def _f1(self, now: Tree, split: Records) -> float:
         """Macro sample-level F1 of the waves, without decoding."""
         total = np.zeros((4, 4))
+        assert split.segments is not None and split.segments_mask is not None
         for i, log_p in enumerate(self._scored(now, split)):
             part = slice(i * self._config.batch_size, (i + 1) * self._config.batch_size)
             known = split.segments_mask[part]
@@ -157,7 +159,7 @@ class Delineator:
 
     def _start(self, params: Tree, state: Tree, train: Records) -> Tree:
         x, mask = self._normalised(*self._batch(train, np.zeros(self._config.batch_size, int))[:2])
-        stages, _ = self._experiment.method.stages(params, state, x, mask, False)
+        stages, _ = self._run(params, state, x, mask, False)
         decoder = self._decoder.init(jax.random.key(self._experiment.config.seed), stages, x)
         trained = jax.device_put({"encoder": params, "decoder": decoder["params"]}, self._copies)
         moments = jax.jit(self._optimizer.init, out_shardings=self._copies)(trained)
@@ -171,7 +173,7 @@ class Delineator:
         T, rate = train.ecg.shape[1], train.rate
         shape = jax.ShapeDtypeStruct((1, T, len(LEADS)), jnp.float32)
         mask = jax.ShapeDtypeStruct((1, len(LEADS)), jnp.bool_)
-        run = self._experiment.method.stages
+        run = self._run
         stages, _ = jax.eval_shape(
             lambda p, s, x, m: run(p, s, x, m, False), params, state, shape, mask
         )
@@ -190,9 +192,10 @@ class Delineator:
         self, params: Tree, method: Tree, ecg, mask, train: bool
     ) -> tuple[jax.Array, Tree]:
         x, mask = self._normalised(ecg, mask)
-        run = self._experiment.method.stages
+        run = self._run
         stages, method = run(params["encoder"], method, x, mask, train)
-        return self._decoder.apply({"params": params["decoder"]}, stages, x), method
+        logits: Any = self._decoder.apply({"params": params["decoder"]}, stages, x)
+        return logits, method
 
     def _predicted(self, now: Tree, ecg: jax.Array, mask: jax.Array) -> jax.Array:
         logits, _ = self._decoded(now["params"], now["method"], ecg, mask, False)

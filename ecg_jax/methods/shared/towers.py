@@ -183,5 +183,5 @@ class Towers:
     def method(self, loss: Any, **others: Any) -> Method:
         """A method of this network without a text side; `others` as in `Method`."""
         whole = self.groups is None and not others.get("whole")
-        given = {"stages": self.stages if whole else None} | others
+        given: dict[str, Any] = {"stages": self.stages if whole else None} | others
         return Method(self.init, loss, self.encode, self.train_encode, **given)
