@@ -142,7 +142,7 @@ class Records:
                 continue  # says nothing that the others do not
             digest.update("\0".join([task, *self.classes[task]]).encode())
             digest.update(np.packbits(self.labels[task]).data)
-        if self.segments is not None:
+        if self.segments is not None and self.segments_mask is not None:
             digest.update(np.where(self.segments_mask, self.segments, 255).astype(np.uint8).data)
         return digest.hexdigest()
 

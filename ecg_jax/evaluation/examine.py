@@ -1,5 +1,6 @@
 """One encoder through the protocols and tasks that a config names."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -244,11 +245,9 @@ def _trained_on(
 
     def scored(rule: str) -> Iterator[Predictions]:
         fitted = scoring.fit_finetune(subject, task, rule, fraction, leads)
-        options = dict(fraction=fraction, encoder=encoder)
         condition = "" if leads == 12 else f"trained on {leads} lead{'s' if leads > 1 else ''}"
-        yield scoring.predictions(
-            subject, task, protocol, rule, fitted, condition=condition, **options
-        )
+        asked = functools.partial(scoring.predictions, subject, task, protocol, rule, fitted)
+        yield asked(fraction=fraction, encoder=encoder, condition=condition)
 
     config = subject.material.experiment.config.evaluate
     rules = [rule for rule in config.finetune_rules if rule in config.rules]

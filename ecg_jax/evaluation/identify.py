@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
@@ -34,7 +35,7 @@ class Pairs(NamedTuple):
     patient_id: np.ndarray
 
 
-def pairs(record_id: Sequence[str], patient_id: Sequence[str], seed: int = 0) -> Pairs:
+def pairs(record_id: npt.ArrayLike, patient_id: npt.ArrayLike, seed: int = 0) -> Pairs:
     """Two records of every patient with two or more, drawn by seed; of the two, the one whose id
     is the lower number is the earlier (so PTB-XL's are numbered).
 
@@ -45,7 +46,7 @@ def pairs(record_id: Sequence[str], patient_id: Sequence[str], seed: int = 0) ->
     numbered = all(str(name).isdigit() for name in ids)
     time: list[Any] = [int(name) if numbered else str(name) for name in ids]
     of: dict[str, list[int]] = {}
-    for row, patient in enumerate(patient_id):
+    for row, patient in enumerate(np.asarray(patient_id)):
         of.setdefault(str(patient), []).append(row)
     drawn = []
     for patient in sorted(of):
@@ -115,7 +116,7 @@ def check_known(dataset: str, records: int, patients: int) -> None:
         )
 
 
-def check_unseen(train: Records, patient_id: Sequence[str], dataset: str) -> None:
+def check_unseen(train: Records, patient_id: np.ndarray, dataset: str) -> None:
     """Raises a UserError if a record of these patients, of this dataset, is among those that the
     encoder was trained on."""
     if train.dataset != dataset:

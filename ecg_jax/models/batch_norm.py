@@ -14,6 +14,7 @@ to memory, which is small, and reads it again), barriers part what is to be comp
 a GPU the two sums of a pass are made of arrays that have nothing in common (`in_parts`).
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -108,10 +109,10 @@ class BatchNorm(nn.Module):
             seen = lax.optimization_barrier(seen)
         y = wide(channels(seen, part, *C))
         d, e = y - mean.value, mean.value - y  # see `sums`
-        branch = branch.replace(sums=sums((d,), (e * e,), platform=self.platform))
+        branch = dataclasses.replace(branch, sums=sums((d,), (e * e,), platform=self.platform))
         if not self.is_initializing():
             m, apart = self.momentum, lax.optimization_barrier(branch.sums)
-            new = branch.replace(sums=apart).statistics()
+            new = dataclasses.replace(branch, sums=apart).statistics()
             mean.value, var.value = (
                 m * old.value + (1 - m) * now for old, now in zip((mean, var), new, strict=True)
             )
@@ -188,7 +189,9 @@ _activate_trained.defvjp(_forward, _backward)
 def again(branches: tuple[Branch, ...], others: Any) -> tuple[tuple[Branch, ...], Any]:
     """The same arrays, of which XLA makes nothing that it has made of them before."""
     arrays, others = lax.optimization_barrier(([b.whole for b in branches], others))
-    return tuple(b.replace(whole=a) for b, a in zip(branches, arrays, strict=True)), others
+    return tuple(
+        dataclasses.replace(b, whole=a) for b, a in zip(branches, arrays, strict=True)
+    ), others
 
 
 def gradient(b: Branch, g: jax.Array, of_g: jax.Array, of_y: jax.Array) -> Branch:

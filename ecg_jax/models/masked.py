@@ -10,7 +10,7 @@ from flax import linen as nn
 from ecg_jax.models import span_mask
 from ecg_jax.models.noise import Draws, dropout
 from ecg_jax.models.quantizer import CODES, GROUPS, WIDTH, Quantizer, temperature
-from ecg_jax.models.wav2vec2 import Wav2Vec2, torch_linear
+from ecg_jax.models.wav2vec2 import torch_linear
 
 
 class Outputs(NamedTuple):
@@ -44,7 +44,7 @@ class Masked(nn.Module):
       count: M, the hidden tokens of a segment.
     """
 
-    encoder: Wav2Vec2
+    encoder: nn.Module  # a Wav2Vec2
     samples: int
     count: int
 

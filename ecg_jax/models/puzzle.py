@@ -4,7 +4,6 @@ import jax
 from flax import linen as nn
 
 from ecg_jax.models.heads import MLP
-from ecg_jax.models.resnet1d import ResNet1D
 
 
 class Puzzle(nn.Module):
@@ -14,7 +13,7 @@ class Puzzle(nn.Module):
     projected, and the K vectors, side by side, are projected once more.
     """
 
-    encoder: ResNet1D
+    encoder: nn.Module
     piece_head: MLP
     puzzle_head: MLP
 

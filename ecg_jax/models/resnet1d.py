@@ -61,8 +61,8 @@ class Block(nn.Module):
         """As `__call__`, the strided convolutions as one: more arithmetic, and fewer bytes."""
         first = self.conv(self.width, 3, self.stride)
         shortcut = self.conv(self.width, 1, self.stride, name="conv_shortcut")
-        weights = (conv.weights(x.shape[-1]) for conv in (first, shortcut))
-        both = beside(x, *weights, self.stride)
+        w, one = (conv.weights(x.shape[-1]) for conv in (first, shortcut))
+        both = beside(x, w, one, self.stride)
         y = self.relu(self.norm()(both, 0, 2))
         y = self.norm()(self.conv(self.width, 3)(y))
         return self.out(y, self.norm(name="norm_shortcut")(both, 1, 2))

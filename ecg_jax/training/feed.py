@@ -68,8 +68,8 @@ def load(experiment: Experiment) -> tuple[Data, Plan, int]:
         dealt = hosts.together(put)
     _, patient = np.unique(train.patient_id, return_inverse=True)
     copies = parallel.replicated(experiment.mesh)
-    tables = Tables(texts, text, patient.astype(np.int32), sentence, _physiology(experiment, train))
-    tables = jax.tree.map(lambda table: parallel.put(table, copies), tables)
+    found = (texts, text, patient.astype(np.int32), sentence, _physiology(experiment, train))
+    tables = Tables(*jax.tree.map(lambda table: parallel.put(table, copies), found))
     return Data(dealt, tables), Plan(len(train), config.epochs * steps), steps
 
 
