@@ -198,8 +198,8 @@ _LABELLED = {
     "epochs": 15,
     "max_updates": 10_000,
     "augment": (
+        {"name": "crop"},
         {"name": "scale"},
-        {"name": "shift", "fraction": 0.3},
         {"name": "jitter", "sd": 0.05},
         {"name": "wander"},
         {"name": "time_mask", "fraction": 0.3},

@@ -10,7 +10,7 @@ from ecg_jax.methods import Plan, build
 from ecg_jax.models import resnet1d, wav2vec2
 from ecg_jax.run.experiment import blank
 
-ALIGNED = {"tstcc", "astcl"}  # they hold the same times of both views against each other
+ALIGNED = {"tstcc", "astcl", "beat_ssl"}  # they hold both views' times against each other
 SECONDS = 10.0
 
 

@@ -59,8 +59,8 @@ def test_bad_input():
     config.augment = ({"name": "blur"},)
     with pytest.raises(UserError, match="unknown augmentation 'blur'"):
         methods.build(config)
-    bare = ("scale", "augmentation 'scale': write")
-    nameless = ({"sd": 0.1}, "unknown augmentation None")
+    bare = ("scale", "'scale' is no augmentation with a name: write")
+    nameless = ({"sd": 0.1}, "is no augmentation with a name: write")
     for step, why in (bare, nameless):
         config.augment = (step,)
         with pytest.raises(UserError, match=why):
