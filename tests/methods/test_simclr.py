@@ -68,7 +68,7 @@ def test_bad_input():
     config.augment, config.accumulate = (), 16
     with pytest.raises(UserError, match=r"16 in 16 chunks: .* each chunk needs two or more"):
         methods.build(config)
-    with pytest.raises(ValueError, match="no config arguments paper and text"):
+    with pytest.raises(ValueError, match="no config arguments paper, code and text"):
         simclr.get_config("paper")
 
 
