@@ -284,7 +284,7 @@ def test_other_records_without_any_known_lead_are_named(trained):
 def test_nothing_to_evaluate_leaves_what_there_is(trained, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
-    (folder / "results.json").write_text("kept")
+    (folder / "results.json").write_text("[ ]")
     config, _ = workdir.read(folder)
     config.evaluate.update(protocols=(), retrieval=False)
     assert evaluate.evaluate(open_experiment(config), folder) == []
@@ -293,7 +293,7 @@ def test_nothing_to_evaluate_leaves_what_there_is(trained, tmp_path, monkeypatch
     monkeypatch.setattr(evaluate.examine, "examine", lambda subject: iter(()))
     with pytest.raises(UserError, match="no figures came of zero_shot: ask for other"):
         evaluate.evaluate(open_experiment(config), folder)
-    assert (folder / "results.json").read_text() == "kept"
+    assert (folder / "results.json").read_text() == "[ ]"
 
 
 @pytest.fixture(scope="module")

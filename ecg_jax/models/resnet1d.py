@@ -135,7 +135,8 @@ class ResNet1D(nn.Module):
                 name = f"stage{stage + 1}_block{i + 1}"
                 mean = (stage, i + 1) == (len(stages) - 1, blocks) and only_mean
                 x = kind(self.width * 2**stage, stride, conv, norm, passes, mean, name=name)(x)
-            self.sow("stages", f"stage{stage + 1}", x)  # for `stages`
+            if not self.is_initializing():
+                self.sow("stages", f"stage{stage + 1}", x)  # for `stages`
             if 0 < stage < len(stages) - 1:
                 self.sow("intermediates", "earlier", x)
         if mean:
