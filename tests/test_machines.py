@@ -29,6 +29,14 @@ STARTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C reaches the programs that tests start, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def ended(start: str, body: str, *, stdin="", env=None, **options):
     source = f"{STARTS[start]}\nimport os, signal, sys, time\ndef main():\n"
     source += "".join(f"    {line}\n" for line in body.splitlines()) + "run(main)\n"
