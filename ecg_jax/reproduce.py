@@ -370,7 +370,15 @@ def runs(table: Table, seeds: Sequence[int]) -> list[Run]:
 
 def recipe(args: argparse.Namespace, table: Table, run: Run) -> Config:
     """The pre-training's config. Where methods are compared, each has as many checkpoints to choose
-    from."""
+    from.
+
+    Raises:
+      UserError: a recipe that a table of another corpus has not.
+    """
+    if table.corpus and args.recipe != "modern":
+        raise UserError(
+            f"--recipe {args.recipe}: configs/{run.method}.py:{table.corpus} has a recipe of its own"
+        )
     module = importlib.import_module(f"configs.{run.method}")
     text = f"{args.recipe},text={args.text}," if reads_text(run.method) else ""
     if run.method in LEAD_AGNOSTIC_CONFIGS and args.recipe != "modern":
