@@ -376,9 +376,8 @@ def recipe(args: argparse.Namespace, table: Table, run: Run) -> Config:
       UserError: a recipe that a table of another corpus has not.
     """
     if table.corpus and args.recipe != "modern":
-        raise UserError(
-            f"--recipe {args.recipe}: configs/{run.method}.py:{table.corpus} has a recipe of its own"
-        )
+        name = f"configs/{run.method}.py:{table.corpus}"
+        raise UserError(f"--recipe {args.recipe}: {name} has a recipe of its own")
     module = importlib.import_module(f"configs.{run.method}")
     text = f"{args.recipe},text={args.text}," if reads_text(run.method) else ""
     if run.method in LEAD_AGNOSTIC_CONFIGS and args.recipe != "modern":
