@@ -18,7 +18,7 @@ from ecg_jax import evaluate, train
 from ecg_jax.errors import UserError
 from ecg_jax.methods import View, build
 from ecg_jax.run import config as config_lib
-from ecg_jax.run import workdir
+from ecg_jax.run import fields, workdir
 from ecg_jax.run.experiment import Experiment, open_experiment
 from ecg_jax.runtime import lock, parallel
 from ecg_jax.runtime.checkpoint import Checkpoints, digests
@@ -192,7 +192,10 @@ def test_sigterm_before_and_after_the_updates_ends_with_the_status_of_an_unfinis
     signal.signal(signal.SIGTERM, before)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(small, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
+    small, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(fields.FIELDS, "optimizer.learning_rate", fields.Number())
     small.optimizer.learning_rate = 1e30
     small.optimizer.clip = 0.0
     with pytest.raises(UserError, match=r"the loss is .* is saved in") as error:
