@@ -196,7 +196,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
     small, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(fields.FIELDS, "optimizer.learning_rate", fields.Number())
-    small.optimizer.learning_rate = 1e30
+    small.optimizer.learning_rate, small.optimizer.weight_decay = 1e30, 0.0
     small.optimizer.clip = 0.0
     with pytest.raises(UserError, match=r"the loss is .* is saved in") as error:
         train.train(small, tmp_path / "run")
