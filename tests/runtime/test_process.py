@@ -17,6 +17,8 @@ def test_compiled_programs_and_freed_memory_are_kept(tmp_path, monkeypatch):
     before, called = {name: getattr(jax.config, name) for name in names}, []
     monkeypatch.setattr(malloc, "keep_freed", lambda: called.append(True))
     monkeypatch.setenv("ECG_JAX_CACHE", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
     try:
         configure()
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "xla")
