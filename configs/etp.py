@@ -39,16 +39,15 @@ def modern(c: ConfigDict) -> None:
     common.modern(c)
     c.epochs = 40  # of one view a record: what methods of two views see in 20
     if c.text.tower == "minilm":  # chosen with it; how alike reports look differs between towers
-        c.model.soft_targets = 0.05
+        c.model.soft_targets = 0.02
     c.model.same_report = True
+    c.text.sentences = 0.5  # each finding of a report is a positive by itself, too
 
 
 def mimic(c: ConfigDict) -> None:
     common.mimic(c)
     # A patient's later reports repeat the earlier ones nearly word for word.
     c.model.spare_patient = True
-    # Each finding of a report is a positive by itself, too.
-    c.text.sentences = 0.5
 
 
 def demo(c: ConfigDict, given: ConfigDict) -> None:
@@ -56,6 +55,7 @@ def demo(c: ConfigDict, given: ConfigDict) -> None:
     c.build = True
     c.text.tower = given.text or "minilm"
     c.epochs = 7
+    c.text.sentences = 0.0
     c.augment = ({"name": "scale"},)  # a short run learns the findings sooner undisturbed
     c.evaluate.tasks = ("findings", "super")
     c.evaluate.select = "findings"
