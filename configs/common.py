@@ -46,6 +46,7 @@ def base(given: ConfigDict) -> ConfigDict:
     """The fields that every run has, before its config changes them."""
     c = ConfigDict()
     c.seed = given.seed or 0
+    c.init = ""  # an export's or a run's folder, whose encoder the training starts from
     c.method = ""
     c.dataset = "ptb_xl"
     c.data_dir = "data"

@@ -2,7 +2,11 @@
 
     import ecg_jax
 
+    model = ecg_jax.load("FOLDER")              # an export, a run, or "hf:OWNER/NAME"
     recording = ecg_jax.read("record.xml")      # any format of `tfds_builders.formats`
+    model.features(recording)
+    model.zero_shot(recording, ["left bundle branch block", "atrial fibrillation"])
+    model.classify(recording, task="super")
 
 These names are looked up when they are first used: importing the package, and reading recordings,
 needs no JAX.
@@ -21,9 +25,11 @@ Config = Any
 
 # name -> the module that has it. `__init__.pyi` says the same to type checkers.
 _FACE = {
+    "Model": "ecg_jax.inference.model",
     "Recording": "ecg_jax.data.recording",
     "UserError": "ecg_jax.errors",
     "from_array": "ecg_jax.data.recording",
+    "load": "ecg_jax.inference.model",
     "read": "ecg_jax.data.recording",
 }
 

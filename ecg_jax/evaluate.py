@@ -15,9 +15,10 @@ import jax
 
 from ecg_jax import report
 from ecg_jax.data import records
+from ecg_jax.data.classes import OWN, TASKS
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation import controls, delineate, examine, robustness
+from ecg_jax.evaluation import controls, delineate, examine, heads, robustness
 from ecg_jax.evaluation.figures import across, predictions, results, tables
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.guards import label_check
@@ -32,7 +33,6 @@ from ecg_jax.run.experiment import Experiment, open_experiment
 from ecg_jax.runtime import hosts, lock, process, storage
 from ecg_jax.runtime.checkpoint import Checkpoints
 
-BANK = "bank.npz"  # the training reports in the checkpoint's joint space
 LISTS = ("tasks", "protocols", "rules", "fractions", "finetune_fractions", "conditions", "controls")
 
 
@@ -72,7 +72,10 @@ def main() -> None:
     if config.dataset != trained_on:  # what was pre-trained on says what reports are like
         config.evaluate.bank = config.evaluate.bank or trained_on
     if config.dataset != trained_on and not args.tasks:
-        raise UserError(f"--dataset {config.dataset} needs --tasks: its label sets, such as aami")
+        known = ",".join(TASKS.get(config.dataset, (OWN,)))
+        raise UserError(
+            f"--dataset {config.dataset} needs --tasks: its label sets, such as {known}"
+        )
     hosts.start(hosts.Address(**{field.name: getattr(args, field.name) for field in hosts.FLAGS}))
     workdir.check_hosts(config)
     with lock.held(folder):
@@ -142,9 +145,11 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
     rows = [{**row, "seed": config.seed, "step": step, "text_tower": tower} for row in rows]
     rows.sort(key=lambda row: (row["task"], row["protocol"], row["encoder"] != trained.name))
     hosts.first_alone(lambda: _write(folder, rows, found))
+    decides = heads.fit(trained, step)
+    hosts.first_alone(lambda: heads.write(decides, folder / heads.FILE))
     bank = trained.bank if "zero_shot_reports" in config.evaluate.protocols else None
     if bank is not None:
-        hosts.first_alone(lambda: report_bank.write(bank, step, folder / BANK))
+        hosts.first_alone(lambda: report_bank.write(bank, step, folder / report_bank.FILE))
     print(f"\n{config.method}, best checkpoint (step {step:,}); text tower: {tower}")
     print(tables.table(rows))
     print(f"written: {folder / 'results.json'}", flush=True)
@@ -159,6 +164,7 @@ def check_readable(folder: Path) -> None:
     beside the new ones, cannot be read: better now than after the work. (Pictures come last.)"""
     results.read(folder / "results.json")
     predictions.read(folder / "predictions.npz")
+    heads.read(folder / heads.FILE)
 
 
 def restore(folder: Path, params: Any, state: Any) -> tuple[int, Any, Any]:

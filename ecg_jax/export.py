@@ -1,84 +1,65 @@
 """A run's best checkpoint as a folder that others can load.
 
-    python -m ecg_jax.export --workdir DIR --out FOLDER
+    python -m ecg_jax.export --workdir DIR --out FOLDER [--to onnx|torch]
 
 `model.safetensors` holds the arrays, `config.json` what they are for and where they come from,
-`README.md` is the model card; `bank.safetensors`, of a run that was evaluated through the training
-reports, holds their embeddings and counts, no text. `load_exported` reads the folder back.
+`README.md` is the model card, `FIGURES.md` all its figures. Of a run that was evaluated,
+`heads.safetensors` holds how classes are scored and judged: probes, prompts' embeddings, and in
+config.json thresholds and calibration; `bank.safetensors` the training reports' embeddings and
+counts, no text. `ecg_jax.load` reads the folder back. With `--to`, DIR may be an export, and FOLDER
+holds the encoder alone, for others: `ecg_encoder.onnx`, or `ecg_encoder.py` and its weights.
 """
 
 import argparse
-import json
+import contextlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
-from flax import traverse_util
 from safetensors.numpy import save
 
-from ecg_jax import Config, evaluate
-from ecg_jax.data import normalize
-from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation.figures import results, tables
+from ecg_jax.evaluation import heads as heads_lib
+from ecg_jax.evaluation.figures import results
 from ecg_jax.evaluation.protocols import report_bank
-from ecg_jax.methods import Encoded, build
-from ecg_jax.run import config as config_lib
-from ecg_jax.run import workdir
-from ecg_jax.run.experiment import NO_TOWER, blank
-from ecg_jax.run.exported import (
-    CONFIG,
-    WEIGHTS,
-    check_agreement,
-    check_input,
-    check_seal,
-    check_shapes,
-    flatten,
-    read_arrays,
-    sealed,
-    sha256_of,
+from ecg_jax.inference import card as card_lib
+from ecg_jax.inference import elsewhere, hub
+from ecg_jax.inference.exported import (
+    BANK,
+    CARD,
+    HEADS,
+    Exported,
+    load_exported,
+    of,
+    of_run,
 )
-from ecg_jax.runtime import cache, parallel, process, storage
-from ecg_jax.runtime.checkpoint import Checkpoints
+from ecg_jax.run import workdir
+from ecg_jax.run.exported import CONFIG, WEIGHTS, sealed, sha256_of
+from ecg_jax.runtime import process, storage
 from ecg_jax.runtime.files import write_whole
 
-FORMAT = 2
-FORMATS = (1, 2)  # that are read; the first has no digest of what config.json says
-CARD = "README.md"
-BANK = "bank.safetensors"
-MOST_WIDE = 65_536  # of a text model's embeddings
-PROVENANCE = ("ecg_jax", "commit", "python", "packages", "device", "splits")
-
-
-class Exported(NamedTuple):
-    """A model read back; both functions are jitted.
-
-    Attributes:
-      config: config.json.
-      variables: {"params": tree, "method": tree} of float32 arrays.
-      encode: (ecg int16 [B, T, 12] microvolts, lead_mask bool [B, 12]) -> Encoded.
-      encode_text: the text tower's embeddings float32 [B, F] -> unit vectors [B, E]; or None.
-      bank: the training reports in the joint space, for `report_bank.read`; or None.
-    """
-
-    config: dict[str, Any]
-    variables: dict[str, Any]
-    encode: Callable[[jax.Array, jax.Array], Encoded]
-    encode_text: Callable[[jax.Array], jax.Array] | None
-    bank: report_bank.Bank | None = None
+__all__ = ["Exported", "export", "load_exported"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m ecg_jax.export")
     parser.add_argument("--workdir", required=True, help="the run's folder")
     parser.add_argument("--out", required=True, help="a folder that is not there yet")
+    parser.add_argument("--push", help="OWNER/NAME of the Hugging Face hub: --out is uploaded, too")
+    parser.add_argument("--to", choices=elsewhere.KINDS, help="the encoder for another framework")
     args = parser.parse_args()
     process.configure()
+    if args.to:
+        convert(storage.path(args.workdir), storage.path(args.out), args.to)
+        print(f"written: {args.out}")
+        return
     export(storage.path(args.workdir), storage.path(args.out))
     print(f"written: {args.out}")
+    if args.push:
+        hub.push(Path(args.out), args.push)
+        print(f"uploaded: hf:{args.push}")
 
 
 def export(folder: Path, out: Path) -> None:
@@ -87,38 +68,75 @@ def export(folder: Path, out: Path) -> None:
     Raises:
       UserError: `out` is not empty or cannot be written, or the run has no best checkpoint.
     """
-    if not storage.remote(out):
-        out = out.resolve()
-    if storage.exists(out) and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not an empty folder: choose another --out")
-    config, saved = workdir.read(folder)
-    width = saved["text_tower"]["width"]
-    like = _shapes(config, width, parallel.replicated(parallel.make_mesh()))
-    if not storage.exists(folder / "checkpoints" / "best"):
-        raise UserError(f"{folder} has no best checkpoint yet: train it with its own command")
-    restored = Checkpoints(folder / "checkpoints" / "best", keep=1).restore(like)
-    if restored is None:
-        raise UserError(f"{folder} has no best checkpoint yet: train it with its own command")
-    step, tree, _ = restored
-    arrays = flatten(jax.device_get(tree))
-    held = report_bank.load(folder / evaluate.BANK)
-    bank = held[0] if held and held[1] == step else None
+    out = _empty(out)
+    parts = of_run(folder)
+    step = parts.description["provenance"]["step"]
+    rows = [row for row in results.read(folder / "results.json") if row.get("step") == step]
+    if parts.heads is None:
+        print(
+            f"{folder} has no heads of this checkpoint: the export can't classify "
+            "(python -m ecg_jax.evaluate writes them)"
+        )
 
-    def described(digests: dict[str, str]) -> tuple[dict[str, Any], str]:
-        description = describe(config, saved, step, digests)
-        return description, card(description, arrays, folder)
+    def described(files: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        description = {**parts.description, **files}
+        if parts.heads:
+            description["figures"] = card_lib.by_class(rows, parts.heads)
+        return description, {
+            CARD: card_lib.card(description, parts.arrays, rows, parts.heads),
+            card_lib.FIGURES: card_lib.figures(rows, parts.heads),
+        }
 
-    write(out, arrays, described, bank)
+    write(out, parts.arrays, described, parts.bank, parts.heads)
 
 
 def write(
     out: Path,
     arrays: dict[str, np.ndarray],
-    described: Callable[[dict[str, str]], tuple[dict[str, Any], str]],
+    described: Callable[[dict[str, Any]], tuple[dict[str, Any], dict[str, str]]],
     bank: report_bank.Bank | None = None,
+    heads: heads_lib.Heads | None = None,
 ) -> None:
-    """A folder of a model, whole or not at all; `described(digests)` gives what config.json says of
-    files of these digests, and the card.
+    """A folder of a model, whole or not at all; `described(files)` gives config.json, which tells
+    the files' digests and the heads as `files` does, and texts by name.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    with _whole(out, last=CONFIG) as part:  # without it there is no model
+        _write_arrays(part / WEIGHTS, arrays)
+        files: dict[str, Any] = {"weights_sha256": sha256_of(part / WEIGHTS)}
+        if bank is not None:
+            _write_arrays(part / BANK, bank._asdict())
+            files["bank_sha256"] = sha256_of(part / BANK)
+        if heads is not None:
+            files["heads"], held = heads_lib.described(heads)
+            _write_arrays(part / HEADS, held)
+            files["heads_sha256"] = sha256_of(part / HEADS)
+        description, texts = described(files)
+        workdir.write_json(part / CONFIG, sealed(description))
+        for name, text in texts.items():
+            (part / name).write_text(text, encoding="utf-8")
+
+
+def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    write_whole(path, save(arrays, metadata={"format": "ecg_jax"}))
+
+
+def _empty(out: Path) -> Path:
+    """The folder by its full name. Raises a UserError if there is something in it."""
+    if not storage.remote(out):
+        out = out.resolve()
+    if storage.exists(out) and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not an empty folder: choose another --out")
+    return out
+
+
+@contextlib.contextmanager
+def _whole(out: Path, last: str) -> Iterator[Path]:
+    """A folder to write into, which becomes `out` at the end; `last` is the file of it that comes
+    last, where it cannot be moved whole: into a bucket, or a folder that is there, which may be a
+    link or the current one.
 
     Raises:
       UserError: it cannot be written.
@@ -130,173 +148,33 @@ def write(
         with tempfile.TemporaryDirectory(dir=beside, prefix=f".{out.name}.") as scratch:
             part = Path(scratch) / "model"
             part.mkdir()
-            write_whole(part / WEIGHTS, save(arrays, metadata={"format": "ecg_jax"}))
-            digests = {"weights_sha256": sha256_of(part / WEIGHTS)}
-            if bank is not None:
-                write_whole(part / BANK, save(bank._asdict(), metadata={"format": "ecg_jax"}))
-                digests["bank_sha256"] = sha256_of(part / BANK)
-            description, text = described(digests)
-            workdir.write_json(part / CONFIG, sealed(description))
-            (part / CARD).write_text(text, encoding="utf-8")
+            yield part
             if beside and not out.exists():
                 part.rename(out)
                 return
-                return
-            # Into a bucket, or a folder that is there, which may be a link or the current one.
-            # config.json comes last: without it there is no model.
-            names = [name for name in (WEIGHTS, BANK, CARD, CONFIG) if (part / name).exists()]
-            for name in names:
-                write_whole(out / name, (part / name).read_bytes())
+            for path in sorted(part.iterdir(), key=lambda path: (path.name == last, path.name)):
+                write_whole(out / path.name, path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
 
 
-def describe(
-    config: Config, saved: dict[str, Any], step: int, digests: dict[str, str]
-) -> dict[str, Any]:
-    """What config.json says."""
-    text = {name: config.text[name] for name in ("language", "template") if "text" in config}
-    return {
-        "format": FORMAT,
-        "method": config.method,
-        "model": config_lib.to_json(config.model),
-        "input": {
-            "leads": list(LEADS),
-            "rate_hz": config.rate,
-            "seconds": config.seconds,
-            "units": "uV",
-            "normalize": config.normalize,
-        },
-        "text_tower": {**saved["text_tower"], **text},
-        **digests,
-        "provenance": {
-            **{name: saved.get(name) for name in PROVENANCE},
-            "dataset": config.dataset,
-            "step": step,
-        },
-        "config": config_lib.to_json(config),
-    }
-
-
-def card(description: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> str:
-    """The model card; its figures are those of this checkpoint in the run's results.json."""
-    given, tower, run = (description[name] for name in ("input", "text_tower", "provenance"))
-    count = sum(array.size for name, array in arrays.items() if name.startswith("params/"))
-    rows = results.read(folder / "results.json")
-    rows = [row for row in rows if row.get("step") == run["step"]]
-    table = tables.table(rows) if rows else "Not evaluated."
-    stand_in = (
-        f"\n**The text tower is a stand-in: {tower['note']}.** Figures with a clinical language "
-        "model will differ.\n"
-        if tower["stand_in"]
-        else ""
-    )
-    return f"""# {description["method"]} on {run["dataset"]}
-
-An ECG encoder of {count:,} parameters, trained with ecg_jax {run["ecg_jax"]} ({run["commit"]}),
-step {run["step"]:,}. Research software: not a medical device, not for diagnosis.
-{stand_in}
-## Input
-
-int16 microvolts [batch, {round(given["seconds"] * given["rate_hz"])}, {len(given["leads"])}] at \
-{given["rate_hz"]} Hz, leads {", ".join(given["leads"])}; a lead that is missing is zero and false
-in the mask. `encode` normalises ({given["normalize"]}).
-
-    from ecg_jax.export import load_exported
-    model = load_exported("FOLDER")
-    encoded = model.encode(ecg, lead_mask)  # .features, .embedding and .map, over time
-
-{_text(tower)}
-
-{_bank(description)}## Results
-
-```
-{table}
-```
-"""
-
-
-def _bank(description: dict[str, Any]) -> str:
-    if "bank_sha256" not in description:
-        return ""
-    return """## Through the training reports
-
-`model.bank` holds the training reports' embeddings and counts, and those of their sentences, no
-text. `ecg_jax.evaluation.protocols.report_bank.read` weighs them by an ECG's likeness.
-
-"""
-
-
-def _text(tower: dict[str, Any]) -> str:
-    if tower["name"] == NO_TOWER["name"]:
-        return "Trained without text."
-    return f"""Text: {tower["note"]} (sha256 {tower["sha256"]}), pooling {tower["pooling"]},
-reports in {tower["language"]}, template `{tower["template"]}`."""
-
-
-def load_exported(folder: Path | str) -> Exported:
-    """Reads an exported folder.
+def convert(folder: Path, out: Path, to: str) -> None:
+    """Writes the encoder of a run or an export for another framework, once its plain form gives
+    the model's own output.
 
     Raises:
-      UserError: a file is missing or damaged, or the arrays are not exactly the model's.
+      UserError: `out` is not empty or cannot be written, the encoder is no single ResNet, or a
+        package is missing.
     """
-    folder = storage.local_copy(storage.path(folder), cache.local("exported"))
-    try:
-        description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if description["format"] not in FORMATS:
-            raise UserError(
-                f"{folder} has format {description['format']}, this program reads {FORMAT}"
-            )
-        check_seal(folder, description)
-        config, width = (
-            config_lib.from_json(description["config"]),
-            description["text_tower"]["width"],
-        )
-        if not isinstance(width, int) or not 0 <= width <= MOST_WIDE:
-            raise TypeError(f"text_tower.width is {width!r}")
-        sha256 = description["weights_sha256"]
-        config_lib.check(config)
-        check_agreement(folder, description, config)
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{folder} holds no exported model: it has no {CONFIG}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{folder / CONFIG} is damaged ({error}): export it again") from None
-    arrays = read_arrays(folder / WEIGHTS, sha256)
-    check_shapes(folder / WEIGHTS, arrays, _shapes(config, width))
-    variables = traverse_util.unflatten_dict(jax.device_put(arrays), sep="/")
-    variables = {"params": variables["params"], "method": variables.get("method", {})}
-    method = build(config)
-
-    T = round(config.seconds * config.rate)
-
-    @jax.jit
-    def run(ecg: jax.Array, lead_mask: jax.Array) -> Encoded:
-        x = normalize.normalize(ecg, lead_mask, config.normalize)
-        return method.encode(variables["params"], variables["method"], x, lead_mask)
-
-    def encode(ecg: jax.Array, lead_mask: jax.Array) -> Encoded:
-        check_input(ecg, lead_mask, T)
-        return run(ecg, lead_mask)
-
-    text = method.encode_text
-    encode_text = jax.jit(lambda x: text(variables["params"], x)) if text else None
-    bank = None
-    if "bank_sha256" in description:
-        held = read_arrays(folder / BANK, description["bank_sha256"])
-        if set(held) != set(report_bank.Bank._fields):
-            raise UserError(f"{folder / BANK} does not fit {CONFIG}: {', '.join(sorted(held))}")
-        bank = report_bank.Bank(**held)
-    return Exported(description, variables, encode, encode_text, bank)
-
-
-def _shapes(config: Config, width: int, sharding: Any = None) -> dict[str, Any]:
-    """The variables' shapes, as a checkpoint for evaluation holds them."""
-    view = blank(round(config.seconds * config.rate), width)
-    shapes = jax.eval_shape(build(config).init, jax.random.key(0), view)
-    tree = evaluate.frozen(*shapes)
-    if sharding is None:
-        return tree
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+    out = _empty(out)
+    parts = of(folder)
+    network = elsewhere.checked(parts)
+    files = {"onnx": "ecg_encoder.onnx", "torch": "ecg_encoder.py"}
+    with _whole(out, last=files[to]) as part:
+        if to == "onnx":
+            elsewhere.write_onnx(network, parts.description, part / files[to])
+        else:
+            elsewhere.write_torch(network, parts.description, part)
 
 
 if __name__ == "__main__":

@@ -230,6 +230,7 @@ def main() -> None:
     args = parser.parse_args()
     args.rate = args.rate or TABLES[args.table].rate
     process.configure()
+    config_lib.know_configs()
     hosts.start(hosts.Address(**{field.name: getattr(args, field.name) for field in hosts.FLAGS}))
     options = {name: str(value) for name, value in vars(args).items() if name != "process"}
     hosts.check_same("options", options, "start all of them with one command")

@@ -24,12 +24,13 @@ from ecg_jax.evaluation import examine
 from ecg_jax.evaluation.guards import label_check
 from ecg_jax.evaluation.guards.leaks import check_leaks
 from ecg_jax.evaluation.validator import Validator
+from ecg_jax.inference import exported
 from ecg_jax.planning import utilisation
 from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import Experiment, open_experiment, with_shards
 from ecg_jax.run.provenance import numerics
-from ecg_jax.runtime import hosts, lock, process
+from ecg_jax.runtime import hosts, lock, process, storage
 from ecg_jax.runtime.checkpoint import Checkpoints
 from ecg_jax.runtime.stop import Stop
 from ecg_jax.training import feed, optim
@@ -92,7 +93,7 @@ def _train(
     optimizer = optim.build(config, steps)
     dispatch = make_dispatch(config, experiment.method, optimizer, steps)
     validate = Validator(experiment)
-    state, best = init(experiment, optimizer, plan), -np.inf
+    state, best = init(experiment, optimizer, plan, begin(experiment, folder)), -np.inf
     stack.enter_context(lock.held(folder))
     workdir.claim(folder, experiment)
 
@@ -166,6 +167,32 @@ def _train(
         print(f"stopped by {stop.by} at step {step:,}: the same command goes on from here")
         return False
     return True
+
+
+def begin(experiment: Experiment, folder: Path) -> tuple[Tree, Tree] | None:
+    """Parameters and state from `config.init`'s model; None where there is none, or where the run
+    in `folder` goes on.
+
+    Raises:
+      UserError: there is no such model, or its encoder is another network.
+    """
+    config = experiment.config
+    if not config.init or storage.exists(folder / "checkpoints" / "last"):
+        return None
+    params, state = experiment.init(jax.random.key(config.seed))
+    try:
+        parts = hosts.together(lambda: exported.of(storage.path(config.init)))
+        params, state, anew = exported.started(params, state, parts)
+    except UserError as error:
+        raise UserError(f"--config.init={config.init}: {error}") from None
+    of, given = parts.description, parts.description["input"]
+    run = of["provenance"]
+    print(f"starts from {config.init}: {of['method']} on {run['dataset']}, step {run['step']:,}")
+    print(f"starts anew: {', '.join(anew) or 'nothing'}")
+    for name, now in (("rate_hz", config.rate), ("normalize", config.normalize)):
+        if given[name] != now:
+            print(f"its encoder was trained with {name} {given[name]}, and goes on with {now}")
+    return params, state
 
 
 def open_together(config: Config) -> Experiment:

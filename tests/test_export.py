@@ -2,20 +2,25 @@
 
 import json
 import os
+import shutil
+import sys
 from pathlib import Path
 
+import huggingface_hub
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import ecg_jax
 from ecg_jax import evaluate, export
 from ecg_jax.data import normalize
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation.protocols import report_bank
+from ecg_jax.inference import hub
 from ecg_jax.models.resnet1d import STAGES
-from ecg_jax.run import workdir
+from ecg_jax.run import exported, workdir
 from ecg_jax.run.experiment import open_experiment
 from ecg_jax.runtime.checkpoint import Checkpoints
 
@@ -60,7 +65,7 @@ def test_the_folder_says_what_it_is(run, tmp_path):
     folder, experiment, variables = run
     export.export(folder, tmp_path / "model")
     names = {p.name for p in (tmp_path / "model").iterdir()}
-    assert names == {"model.safetensors", "config.json", "README.md"}
+    assert names == {"model.safetensors", "config.json", "README.md", "FIGURES.md"}
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["input"]["leads"] == list(LEADS)
     assert (config["input"]["rate_hz"], config["input"]["units"]) == (100, "uV")
@@ -123,8 +128,8 @@ def test_a_folder_without_a_checkpoint(run, tmp_path):
 def reseal(folder):
     """Makes config.json vouch for the weights that are there now."""
     config = json.loads((folder / "config.json").read_text())
-    config["weights_sha256"] = export.sha256_of(folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(export.sealed(config)))
+    config["weights_sha256"] = exported.sha256_of(folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(exported.sealed(config)))
 
 
 def test_weights_that_do_not_fit_are_refused(run, tmp_path):
@@ -175,7 +180,7 @@ def test_a_config_that_was_changed_is_refused(run, tmp_path, name, value, again)
     for group in groups:
         place = place[group]
     place[field] = value
-    path.write_text(json.dumps(export.sealed(said) if again else said))
+    path.write_text(json.dumps(exported.sealed(said) if again else said))
     with pytest.raises(UserError, match="contradicts itself" if again else "its sha256 differs"):
         export.load_exported(tmp_path / "model")
 
@@ -187,7 +192,7 @@ def test_a_config_of_another_form_is_one_line(run, tmp_path):
 
     def changed(**fields):
         said = {**whole, **fields}
-        return json.dumps(export.sealed(said)), json.dumps({**said, "format": 1})
+        return json.dumps(exported.sealed(said)), json.dumps({**said, "format": 1})
 
     config = whole["config"]
     others = [
@@ -236,8 +241,36 @@ def test_where_it_is_written(run, tmp_path, monkeypatch):
         export.export(run[0], tmp_path / "new")
     finally:
         os.umask(before)
-    names = {"model.safetensors", "config.json", "README.md"}
+    names = {"model.safetensors", "config.json", "README.md", "FIGURES.md"}
     for folder in (here, tmp_path / "there", tmp_path / "new"):
         assert {path.name for path in folder.iterdir()} == names
         assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
         export.load_exported(folder)
+
+
+def test_the_hub(run, tmp_path, monkeypatch, capsys):
+    """What is pushed is what `hf:` finds; what the hub refuses is a line."""
+    there = tmp_path / "hub"
+
+    class Api:
+        def create_repo(self, name, exist_ok):
+            assert exist_ok
+            if name == "other/model":
+                raise RuntimeError("403 Forbidden\nand a page of it")
+
+        def upload_folder(self, repo_id, folder_path):
+            shutil.copytree(folder_path, there / repo_id)
+
+    def download(name, revision, allow_patterns):
+        assert revision is None and "model.safetensors" in allow_patterns
+        return str(there / name)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    arguments = ["x", f"--workdir={run[0]}", f"--out={tmp_path / 'model'}"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--push=own/model"])
+    export.main()
+    assert "uploaded: hf:own/model" in capsys.readouterr().out
+    assert ecg_jax.load("hf:own/model").exported.config["method"] == "etp"
+    with pytest.raises(UserError, match=r"cannot upload .* to other/model \(403 Forbidden\)$"):
+        hub.push(tmp_path / "model", "other/model")

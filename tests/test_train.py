@@ -78,7 +78,7 @@ def test_a_run_leaves_its_files_and_learns(whole_run):
     names = {p.name for p in folder.iterdir()}
     assert names == {
         *("config.json", "metrics.jsonl", "checkpoints", "tensorboard"),
-        *("results.json", "predictions.npz", "pictures.npz", "report.html"),
+        *("results.json", "predictions.npz", "heads.npz", "pictures.npz", "report.html"),
     }
     steps = [row for row in lines(folder) if "loss" in row]
     assert [row["step"] for row in steps] == list(range(1, len(steps) + 1))

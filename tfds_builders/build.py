@@ -205,7 +205,7 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
             {planned.get(stem, stem): reason for stem, reason in bad.items()},
             sum(map(len, plan.values())) + len(bad.keys() - planned.keys()),
             len(sums.keys() & set(files)),
-            fingerprint(source, files),
+            self.fingerprint(source),
         )
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager):

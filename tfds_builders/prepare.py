@@ -8,6 +8,7 @@ or already there, 1 records that can't be used (each is listed; nothing is built
 import argparse
 import contextlib
 import importlib
+import re
 import signal
 import sys
 import tempfile
@@ -25,7 +26,8 @@ from tfds_builders.errors import SourceError
 from tfds_builders.program import nameless_owners, run_program
 
 _AGAIN = "--overwrite prepares it again, another --data_dir keeps both"
-NAMES = ("ptb_xl", "cpsc2018", "cinc2021", "mit_bih", "ludb", "mimic_iv_ecg", "simulated")
+NAMES = ("ptb_xl", "cpsc2018", "cinc2021", "mit_bih", "ludb", "mimic_iv_ecg", "simulated", "own")
+_OF_OWN = ("table", "columns", "dataset", "seed", "least", "file_rate", "file_units", "file_leads")
 ARCHIVES = ("mimic_iv_ecg",)  # of which the published zip will do for --source
 
 
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         if builder.is_prepared() and not args.overwrite:
             _check_same(builder, args)
             print(
-                f"{args.name} is already prepared in {builder.data_path} "
+                f"{builder.name} is already prepared in {builder.data_path} "
                 "(--overwrite prepares it again)"
             )
             return 0
@@ -143,7 +145,17 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--overwrite", action="store_true", help="prepare again what is there")
     parser.add_argument("--skip_bad", action="store_true", help="go on without unusable records")
     parser.add_argument("--records", type=int, help="how many to simulate (simulated only)")
+    own = parser.add_argument_group("own: recordings of your own, see docs/own-data.md")
+    own.add_argument("--table", type=Path, help="a CSV file with a line for each recording")
+    own.add_argument("--columns", help="id=COLUMN,path=COLUMN[,report=A|B][,labels=A|B][,...]")
+    own.add_argument("--dataset", help="what the dataset is called (default own)")
+    own.add_argument("--seed", type=int, help="of splits that are drawn (default 0)")
+    own.add_argument("--least", type=int, help="recordings a label must have (default 1)")
+    own.add_argument("--file_rate", type=float, help="Hz of CSV and NPY files")
+    own.add_argument("--file_units", help='of CSV and NPY files: mV, uV, or a step: "4.88 uV"')
+    own.add_argument("--file_leads", help="of the columns of CSV and NPY files: I,II,V1")
     args = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
+    _check_own(parser, args)
     if args.name == "simulated" and (args.source or args.skip_bad or args.limb_leads):
         parser.error("simulated has no source: --source, --skip_bad and --limb_leads do not apply")
     if args.name != "simulated" and args.records is not None:
@@ -158,8 +170,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         args.databases = tuple(args.databases.split(","))
         if unknown := [name for name in args.databases if name not in DATABASES]:
             parser.error(f"--databases: no {unknown[0]!r}: there are {', '.join(DATABASES)}")
-    if args.beam is not None and args.name == "simulated":
-        parser.error("simulated is made by one process: --beam does not apply")
+    if args.beam is not None and args.name in ("simulated", "own"):
+        parser.error(f"{args.name} is made by one process: --beam does not apply")
     if "://" in str(args.data_dir) and (args.beam is None or args.overwrite):
         parser.error(f"--data_dir {args.data_dir}: with --beam, and without --overwrite, only")
     if args.records is not None and args.records < 1:
@@ -195,9 +207,43 @@ def _joined(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _builder(args: argparse.Namespace, data_dir: Path) -> tfds.core.DatasetBuilder:
+def _check_own(parser: _Parser, args: argparse.Namespace) -> None:
+    """Ends where an option of own data is missing, or given for other data."""
+    if args.name != "own":
+        if given := [name for name in _OF_OWN if getattr(args, name) is not None]:
+            parser.error(f"--{given[0]} applies to own only")
+        return
+    for name in ("source", "table", "columns"):
+        if getattr(args, name) is None:
+            parser.error(f"own needs --{name}: see docs/own-data.md")
+    args.dataset = args.dataset or "own"
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,60}", args.dataset):
+        parser.error(f"--dataset {args.dataset}: small letters, digits and _, such as my_ward")
+    if args.dataset in NAMES and args.dataset != "own":
+        parser.error(f"--dataset {args.dataset}: is another dataset's name, choose your own")
+    if args.least is not None and args.least < 1:
+        parser.error(f"--least {args.least}: at least 1")
+
+
+def _class_of(args: argparse.Namespace) -> type[tfds.core.DatasetBuilder]:
     module = importlib.import_module(f"tfds_builders.{args.name}.{args.name}_dataset_builder")
-    builder = module.Builder(
+    if args.name != "own":
+        return module.Builder
+    leads = [name.strip() for name in args.file_leads.split(",")] if args.file_leads else None
+    return module.of(
+        module.Own(
+            name=args.dataset,
+            table=args.table,
+            columns=args.columns,
+            seed=args.seed or 0,
+            least=args.least or 1,
+            stated=module.formats.Stated(args.file_rate, args.file_units, leads),
+        )
+    )
+
+
+def _builder(args: argparse.Namespace, data_dir: Path) -> tfds.core.DatasetBuilder:
+    builder = _class_of(args)(
         config=f"rate{args.rate}", data_dir=data_dir, file_format="array_record"
     )
     if args.source:
@@ -229,6 +275,9 @@ def _sigterm_as_exit() -> Iterator[None]:
 
 def _build(builder: tfds.core.DatasetBuilder, args: argparse.Namespace) -> None:
     """Builds; on failure leaves the data folder as it was, but for what was downloaded."""
+    # In place of what TFDS says, which speaks of downloads of unknown size.
+    builder._log_download_bytes = lambda: print(f"preparing {builder.data_path}", flush=True)
+    builder._log_download_done = lambda: None
     existed = args.data_dir.exists()
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -274,6 +323,8 @@ def _report(builder: tfds.core.DatasetBuilder) -> None:
     sizes = ", ".join(f"{name} {info.num_examples}" for name, info in builder.info.splits.items())
     print(f"{builder.name}: {sizes} examples in {builder.data_path}")
     metadata = builder.info.metadata
+    for note in metadata.get("notes", ()):
+        print(note)
     if verified := metadata.get("files_verified"):
         print(f"{verified} files agree with SHA256SUMS.txt")
     if dead := metadata.get("dead_leads"):

@@ -108,6 +108,7 @@ SECTIONS = {
     "mit_rhythm": MIT_RHYTHM,
     "challenge": challenge.CLASSES,
 }
+OWN = "labels"  # the section of a user's own classes, which may be any
 
 
 class Task(NamedTuple):

@@ -328,7 +328,7 @@ def _sha256(signal: np.ndarray) -> np.ndarray:
 def _columns(labels: np.ndarray, classes: dict[str, list[str]]) -> list[np.ndarray]:
     """Each task's columns of the labels of all tasks."""
     ends = np.cumsum([len(names) for names in classes.values()])
-    return np.split(labels, ends[:-1], axis=1)
+    return np.split(labels, ends[:-1], axis=1) if classes else []
 
 
 def check_hosts(fields: dict[str, Any]) -> None:
@@ -390,7 +390,7 @@ def _check_metadata(path: Path, metadata: dict, rate: int) -> None:
                 f"{json.dumps(value)}: prepare the dataset again with this project's builder"
             )
     for key in ("classes", "signals"):
-        if not metadata.get(key):
+        if metadata.get(key) in (None, ""):
             raise UserError(f"{path}/metadata.json names no {key}: prepare the dataset again")
 
 

@@ -18,6 +18,7 @@ from ecg_jax.evaluation.protocols import retrieval, zero_shot
 from ecg_jax.evaluation.scoring import RULES
 from ecg_jax.evaluation.stand_ins import OwnReport, RandomHeads
 from ecg_jax.evaluation.subject import Control, Subject
+from ecg_jax.text import prompts
 
 # Those of networks that are trained on labels, and of zero-shot; "ecg_fix" is of the linear probe.
 LABELLED_RULES = ("corrected", "paper")
@@ -25,7 +26,8 @@ LABELLED_RULES = ("corrected", "paper")
 
 def check(config: Config) -> None:
     """Raises a UserError for a list of what is evaluated that names a thing twice, or one that
-    there is not. Which tasks there are, the records say."""
+    there is not, and for a prompt file that is wrong. Which tasks there are, the records say."""
+    prompts.load_prompts(config.evaluate.prompts or None)
     harder = (condition.name for condition in robustness.conditions(config.rate))
     known = {
         "protocols": tuple(PROTOCOLS),

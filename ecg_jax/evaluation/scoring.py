@@ -76,38 +76,75 @@ def classes(split: Records, task: str, rule: str) -> list[str]:
     return [names[k] for k in ecg_fix.kept(split.dataset, names)] if rule == "ecg_fix" else names
 
 
+class Choice(NamedTuple):
+    """How plain zero-shot is done for a task, as chosen on validation.
+
+    Attributes:
+      name: the prompt set and whether embeddings are centred.
+      classes: float32 [K, E], unit vectors.
+      centre: float64 [E], the mean record that is subtracted from embeddings; None as they are.
+      auroc: macro AUROC on validation.
+    """
+
+    name: str
+    classes: np.ndarray
+    centre: np.ndarray | None
+    auroc: float
+
+
+def choose_zero_shot(subject: Subject, task: str) -> Choice:
+    """The prompt set that does best on validation, of embeddings as they are or, where there are
+    training reports, centred."""
+    validation = subject.material.experiment.validation
+    rows, y = judged(validation, task, "corrected")
+    embedding = subject.encode(validation).embedding[rows]
+    ways = {f"{name}, as they are": (c, None) for name, c in subject.classes(task).items()}
+    if subject.bank is not None:
+        centres = subject.centred_classes(task)
+        ways |= {f"{name}, centred": (c, subject.mean) for name, c in centres.items()}
+    scored = {name: zero_shot_scores(embedding, *way) for name, way in ways.items()}
+    chosen = zero_shot.choose_prompt_set(scored, y)
+    best = zero_shot.prompt_set_auroc(scored, y)[chosen]
+    return Choice(chosen, *ways[chosen], best)
+
+
+def zero_shot_scores(
+    embedding: np.ndarray, classes: np.ndarray, centre: np.ndarray | None
+) -> np.ndarray:
+    """Cosines float32 [N, K] of embeddings [N, E], less `centre` if there is one, and classes."""
+    if centre is not None:
+        embedding = zero_shot.centred(embedding, centre)
+    return zero_shot.scores(embedding, classes)
+
+
 def fit_zero_shot(subject: Subject, task: str, rule: str) -> Fitted:
-    """Corrected: the prompt set that does best on validation, of embeddings as they are or, where
-    there are training reports, centred. Paper: the paper's one template, as they are."""
-    experiment = subject.material.experiment
-    validation, classes = experiment.validation, subject.classes(task)
-    rows, y = judged(validation, task, rule)
+    """Corrected: as `choose_zero_shot`. Paper: the paper's one template, as they are."""
 
     def plain(split: Records) -> np.ndarray:
         return subject.encode(split).embedding
 
-    def centred(split: Records) -> np.ndarray:
-        return zero_shot.centred(plain(split), subject.mean)
-
     if rule == "paper":
-        chosen = experiment.config.evaluate.paper
-        if chosen not in classes:
+        experiment, classes = subject.material.experiment, subject.classes(task)
+        judged(experiment.validation, task, rule)
+        template = experiment.config.evaluate.paper
+        if template not in classes:
             raise UserError(
-                f"{experiment.config.evaluate.prompts}: [templates] lacks {chosen!r}, which the "
+                f"{experiment.config.evaluate.prompts}: [templates] lacks {template!r}, which the "
                 "paper's rule asks with: add it, or leave the rule out of evaluate.rules"
             )
-        note = f"the template of {chosen.upper()}"
-        return Fitted(lambda s: zero_shot.scores(plain(s), classes[chosen]), note)
-    ways = {f"{name}, as they are": (plain, c) for name, c in classes.items()}
-    if subject.bank is not None:
-        centres = subject.centred_classes(task)
-        ways |= {f"{name}, centred": (centred, c) for name, c in centres.items()}
-    scored = {name: zero_shot.scores(of(validation)[rows], c) for name, (of, c) in ways.items()}
-    chosen = zero_shot.choose_prompt_set(scored, y)
-    best = zero_shot.prompt_set_auroc(scored, y)[chosen]
-    embedded, c = ways[chosen]
-    note = f"prompts {chosen}, validation macro AUROC {best:.3f}"
-    return Fitted(lambda s: zero_shot.scores(embedded(s), c), note)
+        note = f"the template of {template.upper()}"
+        return Fitted(lambda s: zero_shot.scores(plain(s), classes[template]), note)
+    return by_choice(subject, choose_zero_shot(subject, task))
+
+
+def by_choice(subject: Subject, choice: Choice) -> Fitted:
+    """Plain zero-shot as it was chosen."""
+
+    def score(split: Records) -> np.ndarray:
+        embedding = subject.encode(split).embedding
+        return zero_shot_scores(embedding, choice.classes, choice.centre)
+
+    return Fitted(score, f"prompts {choice.name}, validation macro AUROC {choice.auroc:.3f}")
 
 
 # Temperatures tried on validation: of the softmax over reports, and of that over classes.

@@ -2,7 +2,7 @@
 
 import difflib
 
-from ecg_jax.data.classes import SECTIONS, TASKS
+from ecg_jax.data.classes import OWN, SECTIONS, TASKS
 from ecg_jax.errors import UserError
 
 
@@ -11,7 +11,7 @@ def section(dataset: str, task: str) -> str:
 
     `rhythm` means SCP-ECG statements in PTB-XL and annotations of other names in MIT-BIH, so the
     task's name alone does not say. A dataset that this project does not build has the tasks that
-    are called like a section (`super`, `scp`, `cpsc`, ...).
+    are called like a section (`super`, `scp`, `cpsc`, ...), and `labels`, of classes of its own.
 
     Raises:
       UserError: the dataset has no such label set.
@@ -20,7 +20,7 @@ def section(dataset: str, task: str) -> str:
         if task in TASKS[dataset]:
             return TASKS[dataset][task].section
         raise UserError(_lacks(dataset, task, tuple(TASKS[dataset])))
-    if task in SECTIONS:
+    if task in SECTIONS or task == OWN:
         return task
     raise UserError(
         f"{dataset} is no dataset of this project, and no section of the prompts is called "

@@ -74,7 +74,7 @@ class Embedding:
     Attributes:
       dataset, task: whose records and classes they are.
       xy: float [N, 2].
-      label: int [N], index into `classes`; -1 for a record of none or several of them.
+      label: int [N], index into `classes`, of several labels the rarest; -1 for a record of none.
       classes: names.
       note: e.g. "t-SNE of the frozen features, test split".
     """

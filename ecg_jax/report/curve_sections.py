@@ -104,12 +104,13 @@ def calibration(content: Content) -> list[Fold]:
 
 
 def confusion(content: Content) -> Markup:
-    """Confusion matrices of records with one label, under the paper rule where it was evaluated."""
+    """Confusion matrices of records with one label: under the corrected rule, and then under the
+    paper's, whose one prompt a class gives cosines that classes cannot be compared by."""
     trained = [p for p in content.predictions if p.encoder in ("trained", "supervised")]
     chosen: dict[tuple, Predictions] = {}
     for rule in ("corrected", "paper"):
         for first, _ in _groups(trained, rule):
-            chosen[first.dataset, first.task, first.protocol] = first
+            chosen[first.dataset, first.task, first.protocol, rule] = first
     parts = []
     for p in chosen.values():
         count = curves.confusion(p.y, p.score)
@@ -125,7 +126,7 @@ def confusion(content: Content) -> Markup:
             label = f"{p.dataset} {p.task}: confusion matrix"
             picture = scroll(confusion_figure(count, p.classes), label)
         body = join([element("p", note), picture])
-        parts.append(_details(_name(p), body, unfolded=not parts))
+        parts.append(_details(f"{_name(p)}, {p.rule} rule", body, unfolded=not parts))
     return join(parts)
 
 

@@ -24,6 +24,7 @@ _COLUMN = SECONDS / 4
 _LEFT, _RIGHT, _TOP, _BOTTOM = 15, 5, 5, 10
 _WIDTH = _LEFT + int(SECONDS * SPEED) + _RIGHT
 _LEAST_UP, _LEAST_DOWN, _MOST = 15, 10, 40
+_NAME_WIDTH, _NAME_HEIGHT = 12, 6  # what a lead's name takes of its row's upper left corner
 
 # With fallbacks, so that the picture also stands without the page's style.
 _PAPER = "fill:var(--ecg-paper,#fffafa)"
@@ -100,7 +101,11 @@ def _extent(parts: list[_Part]) -> tuple[int, int]:
     if not len(y):
         return _LEAST_UP, _LEAST_DOWN
     up, down = (5 * math.ceil(max(0.0, value) / 5) for value in (-y.min(), y.max()))
-    return min(max(up, _LEAST_UP), _MOST), min(max(down, _LEAST_DOWN), _MOST)
+    up, down = min(max(up, _LEAST_UP), _MOST), min(max(down, _LEAST_DOWN), _MOST)
+    named = np.concatenate([part.y[part.x < _NAME_WIDTH] for part in parts if part.there])
+    while up < _MOST and (named < _NAME_HEIGHT - up).any():  # a wave would cross the name
+        up += 5
+    return up, down
 
 
 def _row(parts: list[_Part], top: int, up: int, down: int) -> Markup:

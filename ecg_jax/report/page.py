@@ -2,7 +2,6 @@
 
 import os
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 from ecg_jax.errors import UserError
@@ -10,6 +9,7 @@ from ecg_jax.report import content as content_lib
 from ecg_jax.report import curve_sections, gather, result_sections, sample_section
 from ecg_jax.report.content import Content
 from ecg_jax.report.curve_figures import seed_legend, shared_axes, training_figures
+from ecg_jax.report.document import document
 from ecg_jax.report.map_figures import map_figure, prompt_table
 from ecg_jax.report.markup import Markup, element, join
 from ecg_jax.report.tables import scroll
@@ -17,9 +17,7 @@ from ecg_jax.runtime import storage
 from ecg_jax.runtime.files import write_whole
 
 LIMIT = 5_000_000  # bytes of the file
-_STYLE = Path(__file__).with_name("report.css")
 _UNSCORED, _UNKEPT = "no predictions", "none kept with the run"
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # what the browser may load: nothing
 
 
 class Section(NamedTuple):
@@ -119,16 +117,7 @@ def _whole(content: Content, sections: list[Section]) -> Markup:
         element("main", *map(_section, shown), _absent(absent), id="main", tabindex="-1"),
         element("a", "Contents", href="#contents", class_="up") if shown else "",
     ]
-    head = [
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("title", content.title),
-        element("style", Markup(_STYLE.read_text(encoding="utf-8"))),
-    ]
-    html = element("html", element("head", *head), element("body", *body), lang="en")
-    return Markup(f"<!doctype html>\n{html}\n")
+    return document(content.title, *body)
 
 
 def _section(section: Section) -> Markup:
@@ -175,11 +164,11 @@ def _prompts(content: Content) -> Markup:
         "framed. A prompt that serves its class is bluest in its frame."
     )
     parts = [element("p", why)]
-    for i, prompts in enumerate(content.prompts):
+    for prompts in content.prompts:
         name = f"{prompts.dataset} {prompts.task}"
         table = scroll(prompt_table(prompts), f"{name}: prompts and classes")
         summary = element("summary", ": ".join(filter(None, [name, prompts.note])))
-        parts.append(element("details", summary, table, open=i == 0))
+        parts.append(element("details", summary, table))
     return join(parts)
 
 

@@ -70,10 +70,18 @@ def embeddings(subject: Subject, asked: Sequence[str]) -> list[Embedding]:
     xy, drawn = projection.tsne(x), []
     for task in asked:
         y = test.labels[task][rows]
-        label = np.where(y.sum(axis=1) == 1, y.argmax(axis=1), -1)
         note = f"t-SNE of the frozen features of {len(rows):,} test records"
+        if (y.sum(axis=1) > 1).any():
+            note += "; one of several labels is coloured by its rarest"
+        label = rarest(y)
         drawn.append(Embedding(test.dataset, task, xy, label, test.classes[task], note))
     return drawn
+
+
+def rarest(y: np.ndarray) -> np.ndarray:
+    """int [N]: of each record's labels [N, K] the one that fewest records have; -1 without any."""
+    rarity = np.where(y, 1 / np.maximum(y.sum(axis=0), 1), 0.0)
+    return np.where(y.any(axis=1), rarity.argmax(axis=1), -1)
 
 
 def samples(subject: Subject, task: str, scored: Sequence[Predictions]) -> list[Sample]:
@@ -81,7 +89,7 @@ def samples(subject: Subject, task: str, scored: Sequence[Predictions]) -> list[
     and in between: by the mean place of a record's true classes among all."""
     test, config = subject.material.experiment.test, subject.material.experiment.config.evaluate
     section = tasks.section(test.dataset, task)
-    entries = text_prompts.load_prompts(config.prompts or None)[section]
+    entries = text_prompts.entries_of(test.classes[task], section, config.prompts or None)
     names = {code: f"{entries[code]['name']} ({code})" for code in test.classes[task]}
     wanted = dict(dataset=test.dataset, task=task, split="test", rule="corrected", condition="")
     of = [

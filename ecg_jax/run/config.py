@@ -5,6 +5,8 @@ import copy
 import dataclasses
 import difflib
 import functools
+import importlib
+import importlib.util
 import json
 import re
 import sys
@@ -23,6 +25,7 @@ from ecg_jax.run import fields
 from ecg_jax.runtime import hosts, storage
 
 PACKAGE = "configs"
+SHIPPED = Path(__file__).parents[1] / "configs"  # in an installed package; a clone has none there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,21 +64,23 @@ def parse_config(argv: Sequence[str], usage: str, values: flags.FlagValues) -> C
     Raises:
       UserError: as `parse`.
     """
-    argv = [_expanded(fields.as_written(argument)) for argument in argv]
-    config_flags.DEFINE_config_file(
-        "config", None, "FILE[:ARGS]", flag_values=values, sys_argv=argv
-    )
+    argv = [fields.as_written(argument) for argument in argv]
     flags.DEFINE_boolean("help", False, "show this text", flag_values=values, short_name="h")
     if any(a in ("--help", "-h", "-help") for a in argv[1:]):
         print(usage)
         raise SystemExit(0)
-    file = next((_value(argv, i) for i, a in enumerate(argv) if re.match("--?config(=|$)", a)), "")
-    if not file:
+    given = next((i for i, a in enumerate(argv) if re.match("--?config(=|$)", a)), None)
+    file = "" if given is None else _value(argv, given)
+    if given is None or not file:
         raise UserError("--config FILE[:ARGS] is missing, such as --config configs/etp.py:demo")
-    if not Path(file.split(":")[0]).is_file():
-        raise UserError(f"no such config file: {file.split(':')[0]}")
+    words = 1 if "=" in argv[given] else 2
+    found = located(file)
+    argv = [*argv[:given], f"--config={found}", *argv[given + words :]]
+    config_flags.DEFINE_config_file(
+        "config", None, "FILE[:ARGS]", flag_values=values, sys_argv=argv
+    )
     try:
-        _own_package(Path(file.split(":")[0]))
+        _own_package(Path(found.split(":")[0]))
         rest = values(argv)[1:]
         config = values.config
     except Exception as error:  # a config file is code and may raise anything
@@ -94,12 +99,30 @@ def parse_config(argv: Sequence[str], usage: str, values: flags.FlagValues) -> C
     return config
 
 
-def _expanded(argument: str) -> str:
-    """`--config=~/FILE`, which a shell leaves as it is."""
-    flag, equals, value = argument.partition("=")
-    if flag not in ("--config", "-config") or not value.startswith("~"):
-        return argument
-    return f"{flag}{equals}{storage.expanded(value)}"
+def located(file: str) -> str:
+    """FILE[:ARGS] as given, or the file of that name that came with the installed package.
+
+    Raises:
+      UserError: there is neither.
+    """
+    name, colon, arguments = file.partition(":")
+    know_configs()
+    there = storage.expanded(name)  # `--config=~/FILE`, which a shell leaves as it is
+    if there.is_file():
+        return f"{there}{colon}{arguments}"
+    shipped = (SHIPPED / Path(name).name).with_suffix(".py")
+    if not shipped.is_file():
+        raise UserError(f"no such config file: {name}")
+    return f"{shipped}{colon}{arguments}"
+
+
+def know_configs() -> None:
+    """Where there is no clone, `from configs import common` finds the installed package's files:
+    they begin so, and so may a user's own, wherever they lie."""
+    if PACKAGE in sys.modules or not SHIPPED.is_dir():
+        return
+    if importlib.util.find_spec(PACKAGE) is None:
+        sys.modules[PACKAGE] = importlib.import_module("ecg_jax.configs")
 
 
 def _own_package(file: Path) -> None:
@@ -113,7 +136,8 @@ def _own_package(file: Path) -> None:
         if Path(getattr(sys.modules[name], "__file__", None) or folder).parent != Path(folder):
             del sys.modules[name]
     package = types.ModuleType(PACKAGE)
-    package.__path__ = [folder, *(path for path in there if path != folder)]
+    shipped = [str(SHIPPED)] if SHIPPED.is_dir() else []
+    package.__path__ = list(dict.fromkeys([folder, *there, *shipped]))
     sys.modules[PACKAGE] = package
 
 
@@ -125,7 +149,7 @@ def _value(argv: Sequence[str], i: int) -> str:
 def _explain(file: str, argv: Sequence[str], error: Exception) -> str:
     """What was wrong with the flags, in one line."""
     given = [m[1] for a in argv if (m := re.match(r"--?config\.([\w.]+)", a))]
-    known = _fields(file)
+    known = _fields(located(file))
     for field in given:
         if known and field not in known:
             near = difflib.get_close_matches(field, known, n=1)
@@ -209,6 +233,7 @@ _LABELLED = {
 # Fields that the configs of earlier runs lack, with what was so before there was a choice, or is
 # so by default.
 ADDED = {
+    "init": "",
     "stream": False,
     "accumulate": 1,
     "average": 0.0,

@@ -8,12 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 from flax import traverse_util
+from jax.core import Tracer
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ecg_jax import Config
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError
+from tfds_builders.checks import MIN_AMPLITUDE_UV
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 SEAL = "sha256"  # config.json's, of the rest of it
@@ -104,13 +106,37 @@ def check_agreement(folder: Path, description: dict[str, Any], config: Config) -
             )
 
 
-def check_input(ecg: jax.Array, lead_mask: jax.Array, T: int) -> None:
-    """Raises a UserError for what the encoder was not trained on, and would take for microvolts."""
+def check_input(ecg: Any, lead_mask: Any, T: int) -> None:
+    """Raises a UserError for what the encoder was not trained on, and would take for microvolts:
+    unless ecg is int16 [B, T, 12] and lead_mask bool [B, 12] says which leads there are, and each
+    record has one. Of arrays that are being traced only the form is known."""
+    traced = any(isinstance(array, Tracer) for array in (ecg, lead_mask))
+    if not traced:
+        ecg, lead_mask = np.asarray(ecg), np.asarray(lead_mask)
     wanted = f"int16 microvolts [B, {T}, {len(LEADS)}]"
-    if ecg.dtype != np.int16 or ecg.shape[1:] != (T, len(LEADS)) or ecg.ndim != 3:
-        raise UserError(f"encode takes {wanted}, not {ecg.dtype} {list(ecg.shape)}")
+    if ecg.dtype != np.int16 or ecg.ndim != 3 or ecg.shape[1:] != (T, len(LEADS)):
+        raise UserError(
+            f"encode takes {wanted}, not {ecg.dtype} {list(ecg.shape)} (ecg_jax.read and "
+            "ecg_jax.from_array bring recordings into this form)"
+        )
     if lead_mask.dtype != np.bool_ or lead_mask.shape != (len(ecg), len(LEADS)):
         raise UserError(
             f"encode takes a lead mask, bool [{len(ecg)}, {len(LEADS)}], not {lead_mask.dtype} "
             f"{list(lead_mask.shape)}"
+        )
+    if not traced:
+        _check_records(ecg, lead_mask)
+
+
+def _check_records(ecg: np.ndarray, lead_mask: np.ndarray) -> None:
+    if (bare := ~lead_mask.any(axis=1)).any():
+        raise UserError(f"record {int(bare.argmax())} of {len(ecg)} has no lead")
+    if (hidden := ecg.any(axis=1) & ~lead_mask).any():
+        row, lead = np.argwhere(hidden)[0].tolist()
+        raise UserError(f"record {row}: {LEADS[lead]} has samples, and is not in the lead mask")
+    span = (ecg.max(axis=1).astype(np.int32) - ecg.min(axis=1)).max(axis=1)
+    if (flat := span < MIN_AMPLITUDE_UV).any():
+        raise UserError(
+            f"record {int(flat.argmax())}: spans {span[flat][0]} uV, no ECG is below "
+            f"{MIN_AMPLITUDE_UV} uV: are these millivolts?"
         )

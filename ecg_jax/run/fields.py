@@ -147,6 +147,7 @@ DELINEATE = {
 # Every config has these.
 COMMON: dict[str, Rule] = {
     "seed": Number(0, 2**31 - 1, whole=True),  # JAX takes seeds modulo 2^32
+    "init": TEXT,
     "method": TEXT,
     "dataset": TEXT,
     "data_dir": TEXT,

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from ecg_jax.data.classes import SECTIONS, TASKS
+from ecg_jax.data.classes import OWN, SECTIONS, TASKS
 from ecg_jax.errors import UserError, run_main
 from ecg_jax.runtime import storage
 
@@ -32,7 +32,7 @@ def prompt_sets(
     Args:
       classes: class codes in the task's order, e.g. `["NORM", "MI"]`.
       section: where the codes are defined, one of `data.classes.SECTIONS`; the same code can stand
-        for different classes (`AMI` is a subclass and an SCP statement).
+        for different classes (`AMI` is a subclass and an SCP statement). Or `labels`, a user's own.
       path: a prompt file of one's own; see `load_prompts`.
 
     Returns:
@@ -43,16 +43,10 @@ def prompt_sets(
     Raises:
       UserError: an unknown section or class, or see `load_prompts`.
     """
-    if section not in SECTIONS:
-        raise UserError(_unknown("section of the prompts", section, SECTIONS))
-    data = load_prompts(path)
-    entries = data[section]
-    for code in classes:
-        if code not in entries:
-            raise UserError(_unknown(f"class in section [{section}] of the prompts", code, entries))
+    entries = entries_of(classes, section, path)
     sets = {
         name: {code: [template.replace("{name}", entries[code]["name"])] for code in classes}
-        for name, template in data["templates"].items()
+        for name, template in load_prompts(path)["templates"].items()
     }
     for name in WORDINGS:
         sets[name] = {code: list(entries[code][name]) for code in classes}
@@ -61,20 +55,59 @@ def prompt_sets(
     return sets
 
 
+def entries_of(
+    classes: Sequence[str], section: str, path: str | Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """{class: {"name", "report", "definition"}} of the classes. One of a user's own that the file
+    has not is worded by its name.
+
+    Raises:
+      UserError: as `prompt_sets`.
+    """
+    if section not in (*SECTIONS, OWN):
+        raise UserError(_unknown("section of the prompts", section, (*SECTIONS, OWN)))
+    entries = load_prompts(path).get(section, {})
+    if section == OWN:
+        found = {code: entries.get(code) or _by_name(code) for code in classes}
+        _check_all_apart(PROMPTS if path is None else Path(path), section, found)
+        return found
+    for code in classes:
+        if code not in entries:
+            raise UserError(_unknown(f"class in section [{section}] of the prompts", code, entries))
+    return {code: entries[code] for code in classes}
+
+
+def _by_name(code: str) -> dict[str, Any]:
+    """Wordings of a class that has nothing but a name."""
+    words = " ".join(code.replace("_", " ").split())
+    sentence = f"{words.lower().rstrip('.')}."
+    return {"name": words, "report": [sentence], "definition": [sentence]}
+
+
 def load_prompts(path: str | Path | None = None) -> dict[str, dict[str, Any]]:
     """{"templates": {set: template}, section: {class: {"name", "report", "definition"}}}, and
     "finding" of classes that have it.
 
     Args:
-      path: a file of one's own in the form of `prompts.toml`. A section that it has takes the place
-        of this project's and must hold all of the section's classes; others stay.
+      path: a file of one's own in the form of `prompts.toml`. Classes that it has take the place of
+        this project's, and so do its templates, together; all else stays. Its section `labels` may
+        have any classes.
 
     Raises:
-      UserError: no such file, not TOML, an unknown section or class, a class that is missing, a
-        list that is empty or names a wording twice, a value of the wrong type.
+      UserError: no such file, not TOML, an unknown section or class, a list that is empty or names
+        a wording twice, a value of the wrong type.
     """
     shipped = _shipped()
-    return shipped if path is None else {**shipped, **_read(storage.expanded(path))}
+    if path is None:
+        return shipped
+    path = storage.expanded(path)
+    own = _read(path)
+    merged = {section: {**shipped.get(section, {}), **entries} for section, entries in own.items()}
+    if "templates" in own:
+        merged["templates"] = own["templates"]
+    for section in merged.keys() - {"templates"}:
+        _check_all_apart(path, section, merged[section])
+    return {**shipped, **merged}
 
 
 @functools.cache
@@ -92,8 +125,9 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     if not data:
         raise UserError(f"{path}: holds no prompts")
     for section, entries in data.items():
-        if section not in ("templates", *SECTIONS):
-            raise UserError(f"{path}: {_unknown('section', section, ('templates', *SECTIONS))}")
+        if section not in ("templates", *SECTIONS, OWN):
+            known = ("templates", *SECTIONS, OWN)
+            raise UserError(f"{path}: {_unknown('section', section, known)}")
         if not isinstance(entries, dict):
             raise UserError(f"{path}: {section!r} must be a section, [{section}.CLASS]")
         if section == "templates":
@@ -113,14 +147,10 @@ def _check_templates(path: Path, templates: dict[str, Any]) -> None:
 
 
 def _check_section(path: Path, section: str, entries: dict[str, Any]) -> None:
-    known = SECTIONS[section]
+    known = SECTIONS.get(section, entries)
     for code in entries:
         if code not in known:
             raise UserError(f"{path}: [{section}] has an {_unknown('class', code, known)}")
-    if missing := [code for code in known if code not in entries]:
-        raise UserError(
-            f"{path}: [{section}] lacks {', '.join(missing)}: add [{section}.{_quoted(missing[0])}]"
-        )
     for code, entry in entries.items():
         where = f"{path}: [{section}.{_quoted(code)}]"
         if not isinstance(entry, dict):
@@ -134,6 +164,10 @@ def _check_section(path: Path, section: str, entries: dict[str, Any]) -> None:
             _check_list(f"{where} {field}", entry.get(field))
         _check_once(where, [wording for field in WORDINGS for wording in entry[field]])
         _check_once(where, entry.get(FINDING, []))
+    _check_all_apart(path, section, entries)
+
+
+def _check_all_apart(path: Path, section: str, entries: dict[str, Any]) -> None:
     for field in ("name", *WORDINGS):
         _check_apart(path, section, entries, field)
 

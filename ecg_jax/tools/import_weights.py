@@ -23,6 +23,8 @@ from safetensors.numpy import load_file, save_file
 from ecg_jax import Config, export
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
+from ecg_jax.inference import exported
+from ecg_jax.inference.card import card
 from ecg_jax.methods import build
 from ecg_jax.models import ecg_fm, wav2vec2
 from ecg_jax.run.experiment import NO_TOWER, blank
@@ -66,15 +68,15 @@ def import_ecg_fm(file: Path, out: Path) -> None:
     _check(file, config, tree)
     arrays = {name: np.ascontiguousarray(x) for name, x in flatten(tree).items()}
 
-    def described(digests: dict[str, str]) -> tuple[dict[str, Any], str]:
+    def described(files: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         ours = software() | {"device": "none", "splits": {}}
         saved = {"text_tower": NO_TOWER, "splits": {}, "leads": list(LEADS), **ours}
-        description = export.describe(config, saved, 0, digests)
+        description = exported.described(config, saved, 0) | files
         extra = {"splits": {}, "leads": list(LEADS), "imported": SEEN, "license": LICENSE}
         extra |= {"numerics": numerics(config, "cpu"), "source": file.name, **ours}
-        text = export.card(description, arrays, out)
+        text = card(description, arrays, [], None)
         note = f"\nConverted from {file.name}, trained by its authors. {SEEN}. {LICENSE}.\n"
-        return description | extra, text + note
+        return description | extra, {exported.CARD: text + note}
 
     export.write(out, arrays, described)
     if head is not None:

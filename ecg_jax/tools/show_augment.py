@@ -1,6 +1,6 @@
 """Augmentations, drawn on an ECG.
 
-    python -m ecg_jax.tools.show_augment --names vcg,hum [--out FOLDER]
+    python -m ecg_jax.tools.show_augment --names vcg,wander [--out FOLDER]
 
 One picture (SVG) per augmentation: leads II, V1 and V5 before and after it. `--config FILE[:ARGS]`
 draws those of a config with its options, on its data; `--names` those named, with their defaults,
@@ -80,7 +80,8 @@ def main() -> None:
     for step in steps:  # a wrong one is found before the data are read
         _applied(step, data["rate"])
         augment.length([step], data["seconds"])
-    record = _record(data, args.split, args.record)
+    somewhere = args.data_dir or args.config or args.dataset or args.record
+    record = _record(data, args.split, args.record, simulated=not somewhere)
     for name, picture in pictures(steps, record, data["normalize"], args.seed).items():
         path = args.out / f"augment_{name}.svg"
         write_whole(path, picture.encode())
@@ -216,10 +217,18 @@ def _of_config(file: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return {name: config[name] for name in DATA}, [dict(step) for step in config.augment]
 
 
-def _record(data: Mapping[str, Any], split: str, record_id: str | None) -> Records:
-    """One record of a prepared split; the first if no id is given."""
+def _record(
+    data: Mapping[str, Any], split: str, record_id: str | None, *, simulated: bool
+) -> Records:
+    """One record of a prepared split, the first if no id is given; if none is prepared and
+    `simulated`, one that is made for this."""
     source = (data["data_dir"], data["dataset"], data["rate"], split)
-    loaded = records.load(*source, seconds=data["seconds"])
+    try:
+        loaded = records.load(*source, seconds=data["seconds"])
+    except UserError:
+        if not simulated:
+            raise
+        return _simulated(data["rate"], data["seconds"])
     if record_id is None:
         return loaded.take([0])
     rows = np.flatnonzero(loaded.record_id == record_id)
@@ -227,6 +236,32 @@ def _record(data: Mapping[str, Any], split: str, record_id: str | None) -> Recor
         some = ", ".join(loaded.record_id[:3])
         raise UserError(f"no record {record_id!r} in {loaded.dataset} {split}: it has {some}, ...")
     return loaded.take(rows[:1])
+
+
+def _simulated(rate: int, seconds: float) -> Records:
+    """A normal ECG of the simulator."""
+    from tfds_builders.simulated.simulator import simulate  # SciPy with it, which is slow to import
+
+    drawn = simulate(
+        np.random.default_rng(0), findings=["NORM", "SR"], rate_hz=rate, seconds=max(seconds, 6)
+    )
+    ecg = drawn.ecg_uv[None, : round(seconds * rate)]
+    return Records(
+        dataset="simulated",
+        split="for this picture",
+        rate=rate,
+        ecg=ecg,
+        length=np.array([ecg.shape[1]], np.int32),
+        signal_sha256=np.zeros((1, 32), np.uint8),
+        lead_mask=np.ones((1, len(LEADS)), bool),
+        record_id=np.array(["1"]),
+        patient_id=np.array(["1"]),
+        report=[""],
+        person=np.full((1, 2), np.nan, np.float32),
+        labels={},
+        classes={},
+        signals="simulated",
+    )
 
 
 if __name__ == "__main__":

@@ -35,10 +35,16 @@ class TrainState:
         return self.average or (self.params, lasting(self.method))
 
 
-def init(experiment: Experiment, optimizer: optax.GradientTransformation, plan: Plan) -> TrainState:
-    """The state at step 0, laid out on the mesh."""
+def init(
+    experiment: Experiment,
+    optimizer: optax.GradientTransformation,
+    plan: Plan,
+    begin: tuple[Tree, Tree] | None = None,
+) -> TrainState:
+    """The state at step 0, laid out on the mesh: `begin` are parameters and the method's state, if
+    they are not random."""
     config, mesh, method = experiment.config, experiment.mesh, experiment.method
-    params, state = experiment.init(jax.random.key(config.seed))
+    params, state = begin or experiment.init(jax.random.key(config.seed))
     copy = functools.partial(jax.tree.map, jnp.copy)  # no array may be donated twice
 
     def start(params: Tree, state: Tree) -> TrainState:

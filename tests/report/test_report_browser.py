@@ -1,5 +1,6 @@
 """The page in Chromium, where there is one: no error, nothing overflows, keys reach every part."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -7,10 +8,14 @@ import subprocess
 from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
 import report_content
 
 from ecg_jax import report
+from ecg_jax.data.leads import LEADS
+from ecg_jax.inference.scores import Scores
+from ecg_jax.report import record_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SWITCHES = (
@@ -60,11 +65,16 @@ def page(tmp_path_factory) -> Path:
     """The page, and beside it a copy that may run a script."""
     path = tmp_path_factory.mktemp("page") / "report.html"
     report.write(report_content.content(), path)
+    measured(path)
+    return path
+
+
+def measured(path: Path) -> None:
+    """Writes copy.html, the page with a script that measures it."""
     copy, policies = re.subn(r"<meta http-equiv=[^>]*>", "", path.read_text())
     assert policies == 1
     copy = copy.replace("</body>", f"<script>{MEASURE}</script></body>")
     (path.parent / "copy.html").write_text(copy)
-    return path
 
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome here")
@@ -79,6 +89,15 @@ def test_opens_without_errors(page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", WIDTHS)
 def test_nothing_overflows_and_keys_reach_every_section(page, device, scheme):
+    found = seen(page, device, scheme)
+    links = found["sections"]
+    assert found["keys"][: 1 + len(links)] == ["#main", *links] and len(links) == 10
+    assert found["keys"][-1] == "#contents"
+    assert found["keys"].count("SUMMARY.") > 8 and found["keys"].count("DIV.scroll") > 8
+
+
+def seen(page: Path, device: str, scheme: str) -> dict:
+    """What a page says of itself on a device; nothing may be wider than it, or out of reach."""
     frame = page.with_name("frame.html")
     frame.write_text(FRAME % WIDTHS[device])
     switches = ["--window-size=1400,1000", *["--force-dark-mode"] * (scheme == "dark")]
@@ -88,7 +107,25 @@ def test_nothing_overflows_and_keys_reach_every_section(page, device, scheme):
     assert (found["width"], found["dark"]) == (WIDTHS[device], scheme == "dark")
     assert found["wide"] == found["wide_open"] == []
     assert found["unfocused"] == found["jumps"] == found["unreached"] == []
-    links = found["sections"]
-    assert found["keys"][: 1 + len(links)] == ["#main", *links] and len(links) == 10
-    assert found["keys"][-1] == "#contents"
-    assert found["keys"].count("SUMMARY.") > 8 and found["keys"].count("DIV.scroll") > 8
+    return found
+
+
+def test_the_page_of_a_recording(tmp_path):
+    """On a phone in dark, with names that are markup, leads that are missing and no probability."""
+    classes = ["A <b>", "a long name of a class that a narrow screen has no room for"]
+    number = np.array([0.3, np.nan])
+    scores = Scores(
+        *("r", "super", "linear_probe", classes, classes, number, number, number),
+        *(["AUROC 0.912 (0.887-0.934) on 2,198 test records", ""], "scores are logits", ["cut"]),
+    )
+    ecg = np.random.default_rng(0).normal(0, 300, (1000, 12)).astype(np.int16)
+    found = [scores, dataclasses.replace(scores, task="own words", protocol="words")]
+    facts = [("format", "CSV & more"), ("leads", ", ".join(LEADS))]
+    page = record_page.render("r<1>.csv", ecg, np.arange(12) < 6, 100, facts, found, ["limits"])
+    path = tmp_path / "r.html"
+    path.write_text(page)
+    _, errors = browse(path)
+    assert errors == "" and "<b>" not in page.replace("<body>", "")
+    assert "r&lt;1&gt;.csv" in page and page.count("not recorded") == 6
+    measured(path)
+    assert seen(path, "phone", "dark")["keys"].count("DIV.scroll") == 3

@@ -147,17 +147,30 @@ def test_a_file_of_ones_own(tmp_path):
     assert prompts.prompt_sets(["V"], "aami")["report"]["V"] != ["V a."]
 
 
+def test_a_part_of_a_section_and_classes_of_ones_own(tmp_path):
+    path = tmp_path / "own.toml"
+    own = "[{}]\nname = 'v'\nreport = ['v one.']\ndefinition = ['v two.']\n"
+    path.write_text(own.format("aami.V") + own.format('labels."Any name"'))
+    sets = prompts.prompt_sets(["V", "N"], "aami", path)
+    assert sets["report"]["V"] == ["v one."]
+    assert sets["report"]["N"] == prompts.prompt_sets(["N"], "aami")["report"]["N"]
+    mine = prompts.prompt_sets(["Any name", "ST_depression"], "labels", path)
+    assert mine["report"] == {"Any name": ["v one."], "ST_depression": ["st depression."]}
+    assert mine["etp"]["ST_depression"] == ["this ECG indicates ST depression"]
+    shipped = prompts.load_prompts()["aami"]["N"]["name"]
+    path.write_text(own.format("aami.V").replace("'v'", repr(shipped)))
+    with pytest.raises(UserError, match=r"\[aami\.V\] and \[aami\.N\] have one and the same name"):
+        prompts.prompt_sets(["V"], "aami", path)
+    with pytest.raises(UserError, match=r"have one and the same name, 'st depression'"):
+        prompts.prompt_sets(["ST_depression", "st depression"], "labels")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("[aami.V]", "[aami.W]", r"\[aami\] has an unknown class: 'W'"),
         ("[aami.N]", '[aami."N "]', r"'N ': did you mean N\?"),
         ("[aami.N]", "[amai.N]", r"unknown section: 'amai': did you mean aami\?"),
-        (
-            '[aami.V]\nname = "V"\nreport = ["V a."]\ndefinition = ["V b."]\n',
-            "",
-            r"lacks V: add \[",
-        ),
         ('["V a."]', "[]", r"\[aami\.V\] report must be a list of one or more"),
         ('["V a."]', '"V a."', r"\[aami\.V\] report must be a list"),
         ('["V a."]', '["V a.", 3]', r"\[aami\.V\] report: each item must be a text, not 3"),

@@ -105,3 +105,16 @@ def test_wrong_input(show, tmp_path, argv, message):
     with pytest.raises(UserError, match=message):
         show(*argv)
     assert not (tmp_path / "pictures").exists()
+
+
+def test_a_crop_of_a_shorter_record(show, tmp_path):
+    """The default takes the whole record; one that says more than there is is refused."""
+    assert list(show("--names=crop", "--seconds=4")) == ["augment_crop.svg"]
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from configs import simclr\n\n\ndef get_config(arg=None):\n"
+        "    c = simclr.get_config('demo')\n"
+        "    c.augment = ({'name': 'crop', 'seconds': 5.0},)\n    return c\n"
+    )
+    with pytest.raises(UserError, match="crop cuts 5 s out of 4 s"):
+        show(f"--config={file}", "--seconds=4")

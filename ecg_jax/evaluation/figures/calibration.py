@@ -75,7 +75,9 @@ class Platt(NamedTuple):
         return _sigmoid(self.slope * np.asarray(score, np.float64) + self.offset)
 
 
-def platt(y: np.ndarray, score: np.ndarray, steps: int = 100) -> Platt:
+def platt(
+    y: np.ndarray, score: np.ndarray, often: np.ndarray | None = None, steps: int = 100
+) -> Platt:
     """Logistic regression of a label on its score, with Platt's targets (Platt 1999, section 2.2):
     (n+ + 1) / (n+ + 2) for positives and 1 / (n- + 2) for negatives, so that a class that scores
     tell apart without error still has a finite slope.
@@ -83,24 +85,28 @@ def platt(y: np.ndarray, score: np.ndarray, steps: int = 100) -> Platt:
     Args:
       y: bool [N].
       score: float [N], finite.
+      often: float [N], how many records each stands for; one if not given.
     """
     score = np.asarray(score, np.float64)
+    often = np.ones(len(score)) if often is None else np.asarray(often, np.float64)
     centre, scale = score.mean(), score.std() or 1.0
     x = np.stack([(score - centre) / scale, np.ones(len(score))], axis=1)
-    positive = int(y.sum())
-    target = np.where(y, (positive + 1) / (positive + 2), 1 / (len(y) - positive + 2))
-    share = target.mean()
+    positive, negative = float(often[y].sum()), float(often[~y].sum())
+    target = np.where(y, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    share = np.average(target, weights=often)
     weight = np.array([0.0, np.log(share / (1 - share))])
-    loss = _log_loss(x @ weight, target)
+    loss = _log_loss(x @ weight, target, often)
     for _ in range(steps):
         p = _sigmoid(x @ weight)
-        gradient = x.T @ (p - target)
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
+        gradient = x.T @ (often * (p - target))
+        hessian = (x * (often * p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
         step = np.linalg.solve(hessian, gradient)
-        while _log_loss(x @ (weight - step), target) > loss + 1e-12 and np.abs(step).max() > 1e-9:
+        while np.abs(step).max() > 1e-9 and _log_loss(x @ (weight - step), target, often) > (
+            loss + 1e-12
+        ):
             step /= 2
         weight = weight - step
-        loss = _log_loss(x @ weight, target)
+        loss = _log_loss(x @ weight, target, often)
         if np.abs(step).max() < 1e-9:
             break
     return Platt(float(weight[0] / scale), float(weight[1] - weight[0] * centre / scale))
@@ -151,5 +157,5 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0, -x))
 
 
-def _log_loss(logit: np.ndarray, target: np.ndarray) -> float:
-    return float(np.sum(np.logaddexp(0, logit) - target * logit))
+def _log_loss(logit: np.ndarray, target: np.ndarray, often: np.ndarray) -> float:
+    return float(np.sum(often * (np.logaddexp(0, logit) - target * logit)))

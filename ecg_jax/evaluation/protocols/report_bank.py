@@ -18,6 +18,7 @@ from ecg_jax.errors import UserError
 from ecg_jax.evaluation.protocols.zero_shot import centred, unit
 from ecg_jax.runtime import files
 
+FILE = "bank.npz"  # in a run's folder, of its best checkpoint
 SHARPNESS = 0.02  # of `rewritten`, chosen on PTB-XL's fold 9 (docs/results.md)
 _ROWS = 512  # records at a time: [512, M] similarities
 
