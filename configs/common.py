@@ -47,6 +47,7 @@ def base(given: ConfigDict) -> ConfigDict:
     c = ConfigDict()
     c.seed = given.seed or 0
     c.init = ""  # an export's or a run's folder, whose encoder the training starts from
+    c.extend = ""  # a run's folder, whose training goes on to more epochs
     c.method = ""
     c.dataset = "ptb_xl"
     c.data_dir = "data"

@@ -32,12 +32,13 @@ from ecg_jax.run.experiment import Experiment, open_experiment, with_shards
 from ecg_jax.run.provenance import numerics
 from ecg_jax.runtime import hosts, lock, process, storage
 from ecg_jax.runtime.checkpoint import Checkpoints
+from ecg_jax.runtime.files import write_whole
 from ecg_jax.runtime.stop import Stop
 from ecg_jax.training import feed, optim
 from ecg_jax.training.pace import Pace
 from ecg_jax.training.profile import Profile
 from ecg_jax.training.progress import NonFiniteError, Progress
-from ecg_jax.training.state import init
+from ecg_jax.training.state import TrainState, init
 from ecg_jax.training.step import dispatch_length, make_dispatch
 
 Tree = Any
@@ -70,7 +71,10 @@ def train(
       UserError: wrong input, a loss that is not finite, a disk that is full.
     """
     stop = stop or Stop()
-    config = with_shards(config, jax.device_count(), workdir.saved_shards(folder))
+    shards = workdir.saved_shards(folder)
+    if shards is None and config.extend:
+        shards = workdir.saved_shards(storage.path(config.extend))
+    config = with_shards(config, jax.device_count(), shards)
     experiment = open_together(config)
     with contextlib.ExitStack() as stack:
         finished = _train(experiment, folder, stop, stack, Profile(folder, profile))
@@ -94,6 +98,7 @@ def _train(
     dispatch = make_dispatch(config, experiment.method, optimizer, steps)
     validate = Validator(experiment)
     state, best = init(experiment, optimizer, plan, begin(experiment, folder)), -np.inf
+    before = extended(experiment, folder)
     stack.enter_context(lock.held(folder))
     workdir.claim(folder, experiment)
 
@@ -103,6 +108,12 @@ def _train(
         step, state, notes = restored
         best = notes["best"]
         print(f"resumed at step {step:,}")
+    elif before:
+        step, state, best = carry_over(before, folder, state, best_saves)
+        print(
+            f"goes on from {before}, step {step:,}, to step {plan.steps:,}; the learning rate is "
+            f"from here on that of a run of {config.epochs} epochs"
+        )
     print(parameter_counts(experiment, state.params))
 
     step, total = int(state.step), plan.steps
@@ -112,6 +123,8 @@ def _train(
     pace = Pace(config.batch_size, experiment.mesh.size, peak_seconds(experiment))
     try:
         stop.training = True
+        if step < total:
+            progress.compiling()
         while step < total and not stop.at(step):
             length = dispatch_length(config, step, steps, experiment.method.platform)
             with jax.transfer_guard("disallow"):
@@ -177,7 +190,7 @@ def begin(experiment: Experiment, folder: Path) -> tuple[Tree, Tree] | None:
       UserError: there is no such model, or its encoder is another network.
     """
     config = experiment.config
-    if not config.init or storage.exists(folder / "checkpoints" / "last"):
+    if not config.init or config.extend or _saved(folder):
         return None
     params, state = experiment.init(jax.random.key(config.seed))
     try:
@@ -193,6 +206,49 @@ def begin(experiment: Experiment, folder: Path) -> tuple[Tree, Tree] | None:
         if given[name] != now:
             print(f"its encoder was trained with {name} {given[name]}, and goes on with {now}")
     return params, state
+
+
+def _saved(folder: Path) -> bool:
+    """Whether the run in `folder` goes on from a checkpoint of its own."""
+    return hosts.from_first(bool(Checkpoints(folder / "checkpoints" / "last").steps()))
+
+
+def extended(experiment: Experiment, folder: Path) -> Path | None:
+    """The folder of `config.extend`'s run; None where there is none, or where the run in `folder`
+    has a checkpoint of its own.
+
+    Raises:
+      UserError: it is no run of this config with fewer epochs and of these data, or has no
+        checkpoint.
+    """
+    extend = experiment.config.extend
+    if not extend or _saved(folder):
+        return None
+    before = storage.path(extend)
+    try:
+        workdir.check_extends(experiment, before)
+        if not _saved(before):
+            raise UserError(f"{before} has no checkpoint yet: train it with its own command")
+    except UserError as error:
+        raise UserError(f"--config.extend={extend}: {error}") from None
+    return before
+
+
+def carry_over(
+    before: Path, folder: Path, state: TrainState, best_saves: Checkpoints
+) -> tuple[int, TrainState, float]:
+    """Step, state and best figure of the run in `before`, whose best checkpoint and curves become
+    those of `folder`."""
+    restored = Checkpoints(before / "checkpoints" / "last").restore(state)
+    assert restored, before
+    step, state, notes = restored
+    best = Checkpoints(before / "checkpoints" / "best").restore(evaluate.frozen(*state.evaluated()))
+    if best:
+        best_saves.save(*best)
+    curves = before / "metrics.jsonl"
+    if storage.exists(curves):
+        hosts.first_alone(lambda: write_whole(folder / curves.name, curves.read_bytes()))
+    return step, state, notes["best"]
 
 
 def open_together(config: Config) -> Experiment:

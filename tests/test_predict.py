@@ -311,7 +311,11 @@ def test_a_training_starts_from_a_model(run, exported, model, tmp_path, capsys):
         assert params["ecg_head"]["out"]["kernel"].shape[-1] == 16
     told = capsys.readouterr().out
     assert "starts from" in told and "starts anew: params/ecg_head, params/text_head" in told
-    (tmp_path / "checkpoints" / "last").mkdir(parents=True)
+    last = tmp_path / "checkpoints" / "last"
+    last.mkdir(parents=True)  # killed before its first checkpoint was whole
+    assert train.begin(open_experiment(config), tmp_path) is not None
+    (last / "1").mkdir()
+    (last / "1" / "index.json").touch()
     assert train.begin(open_experiment(config), tmp_path) is None  # a run that goes on
     config.model.width = 4
     with pytest.raises(UserError, match="its encoder is another network than the config's"):

@@ -227,6 +227,39 @@ def test_a_workdir_of_another_config_is_refused(whole_run):
         train.train(other, folder)
 
 
+def test_more_epochs_of_a_finished_run_in_a_new_workdir(whole_run, tmp_path, capsys):
+    """Its state, figures and curves are carried over; with a rate that does not depend on the
+    number of epochs it ends as a run that had them from the beginning."""
+    config, whole = whole_run
+    longer, seen = config.copy_and_resolve_references(), tmp_path / "longer"
+    longer.optimizer.schedule = "constant"
+    longer.evaluate.select = "last"
+    shorter = longer.copy_and_resolve_references()
+    shorter.epochs, longer.epochs = 1, 2
+    train.train(shorter, tmp_path / "shorter", evaluated=False)
+    before = digests(final(open_experiment(shorter), tmp_path / "shorter")[1])
+    with pytest.raises(UserError, match=r"another run: epochs is 1 .*--config.extend=.*goes on"):
+        train.train(longer, tmp_path / "shorter")
+    for wrong, line in ((whole, "another run: evaluate.select is 'super'"), (seen, "holds no run")):
+        longer.extend = str(wrong)
+        with pytest.raises(UserError, match=rf"--config\.extend=.*{line}"):
+            train.train(longer, seen)
+    shorter.extend = longer.extend = str(tmp_path / "shorter")
+    with pytest.raises(UserError, match=r"has epochs=1: raise --config\.epochs=1"):
+        train.train(shorter, seen)
+    assert not seen.exists()
+    capsys.readouterr()
+    train.train(longer, seen, evaluated=False)
+    assert "goes on from" in capsys.readouterr().out
+    assert digests(final(open_experiment(shorter), tmp_path / "shorter")[1]) == before
+    longer.extend = ""
+    train.train(longer, tmp_path / "at once", evaluated=False)
+    experiment = open_experiment(longer)
+    ends = [final(experiment, tmp_path / name) for name in ("longer", "at once")]
+    assert ends[0][0] == ends[1][0] and digests(ends[0][1]) == digests(ends[1][1])
+    assert lines(seen) == lines(tmp_path / "at once")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "option"),
     [

@@ -234,6 +234,7 @@ _LABELLED = {
 # so by default.
 ADDED = {
     "init": "",
+    "extend": "",
     "stream": False,
     "accumulate": 1,
     "average": 0.0,

@@ -20,6 +20,7 @@ from ecg_jax.errors import UserError
 from ecg_jax.methods import Encoded, Method, View, build
 from ecg_jax.run import config as config_lib
 from ecg_jax.runtime import hosts, parallel, storage
+from ecg_jax.runtime.waiting import waiting
 from ecg_jax.text import reports, tower
 from ecg_jax.text.tower import TextTower
 
@@ -111,14 +112,16 @@ class Experiment:
         size = -(-self.config.evaluate.batch_size // devices) * devices
         sharding = parallel.by_record(self.mesh)
         outputs, pending = [], None
-        for start in range(0, len(split), size):
-            rows = np.minimum(np.arange(start, start + size), len(split) - 1)
-            ecg = parallel.put_rows(split.ecg, rows, sharding)
-            mask = parallel.put_rows(split.lead_mask, rows, sharding)
-            computed = self._encode(keep)(params, state, ecg, mask)
-            if pending is not None:
-                outputs.append(jax.device_get(pending))
-            pending = computed
+        with waiting(len(split), f"encoding {split.dataset}, {split.split}") as wait:
+            for start in range(0, len(split), size):
+                rows = np.minimum(np.arange(start, start + size), len(split) - 1)
+                ecg = parallel.put_rows(split.ecg, rows, sharding)
+                mask = parallel.put_rows(split.lead_mask, rows, sharding)
+                computed = self._encode(keep)(params, state, ecg, mask)
+                if pending is not None:
+                    outputs.append(jax.device_get(pending))
+                    wait.reached(start)
+                pending = computed
         outputs.append(jax.device_get(pending))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(split)], *outputs)
 

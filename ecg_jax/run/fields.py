@@ -148,6 +148,7 @@ DELINEATE = {
 COMMON: dict[str, Rule] = {
     "seed": Number(0, 2**31 - 1, whole=True),  # JAX takes seeds modulo 2^32
     "init": TEXT,
+    "extend": TEXT,
     "method": TEXT,
     "dataset": TEXT,
     "data_dir": TEXT,

@@ -27,6 +27,11 @@ FREE = {
 }
 
 
+# What may differ in a run that goes on with another one's training. Where that one began, its state
+# says.
+EXTENDED = ("epochs is ", "extend is ", "init is ")
+
+
 def _free(name: str, evaluating: bool) -> bool:
     """What is evaluated may change as well; while training, not what chooses the checkpoint."""
     if evaluating:
@@ -65,21 +70,48 @@ def _claim(folder: Path, experiment: Experiment, splits: dict[str, str]) -> None
     config = config_lib.to_json(experiment.config)
     path = folder / "config.json"
     if storage.exists(path):
-        _, saved = read(folder)
-        differ = differences(experiment, saved, evaluating=False)
-        differ += changes(experiment, saved, splits) + _devices(experiment, saved)
-        differ += _numerics(experiment, saved)
-        if differ:
+        if differ := _unlike(experiment, folder, splits):
+            more = ""
+            if all(line.startswith(EXTENDED) for line in differ):
+                more = f" (--config.extend={folder} there goes on with this one)"
             raise UserError(
-                f"{folder} holds another run: {'; '.join(differ[:4])}"
-                f"{'; ...' if len(differ) > 4 else ''}: choose another --workdir"
+                f"{folder} holds another run: {_told(differ)}: choose another --workdir{more}"
             )
         return
     if storage.exists(folder / "checkpoints"):
         raise UserError(f"{folder} has checkpoints but no config.json: choose another --workdir")
-    leads = experiment.train.leads
-    details = {"config": config, "splits": splits, "leads": leads, **provenance(experiment)}
+    those = (experiment.train, experiment.validation, experiment.test)
+    details = {"config": config, "splits": splits, "leads": experiment.train.leads}
+    details |= {"records": {split.split: len(split) for split in those}}
+    details |= provenance(experiment)
     write_json(path, details)
+
+
+def _unlike(experiment: Experiment, folder: Path, splits: dict[str, str]) -> list[str]:
+    """In what a folder's run differs from this config, these data and this machine."""
+    _, saved = read(folder)
+    differ = differences(experiment, saved, evaluating=False)
+    differ += changes(experiment, saved, splits) + _devices(experiment, saved)
+    return differ + _numerics(experiment, saved)
+
+
+def _told(differ: list[str]) -> str:
+    return f"{'; '.join(differ[:4])}{'; ...' if len(differ) > 4 else ''}"
+
+
+def check_extends(experiment: Experiment, folder: Path) -> None:
+    """Raises a UserError unless the run in `folder` is this config's, with fewer epochs."""
+    splits = fingerprints(experiment)
+
+    def check() -> None:
+        epochs, more = read(folder)[0].epochs, experiment.config.epochs
+        differ = _unlike(experiment, folder, splits)
+        if differ := [line for line in differ if not line.startswith(EXTENDED)]:
+            raise UserError(f"{folder} holds another run: {_told(differ)}")
+        if more <= epochs:
+            raise UserError(f"{folder} has epochs={epochs}: raise --config.epochs={more}")
+
+    hosts.together(check)
 
 
 def differences(experiment: Experiment, saved: dict[str, Any], *, evaluating: bool) -> list[str]:

@@ -20,6 +20,7 @@ import numpy as np
 from ecg_jax.errors import UserError
 from ecg_jax.models.bert import Bert, BertConfig, read_config
 from ecg_jax.runtime import cache, files, storage
+from ecg_jax.runtime.waiting import waiting
 from ecg_jax.text import weights
 
 CLINICALBERT = "emilyalsentzer/Bio_ClinicalBERT"
@@ -111,10 +112,14 @@ class TextTower:
             known = dict(zip(paths, pool.map(read, paths.values(), keys.values()), strict=True))
         new = [text for text, vector in known.items() if vector is None]
         self._check_lengths(new, dict(zip(filled, names or (), strict=False)))
-        for batch, vectors in self._compute(new, batch_size):
-            for text, vector in zip(batch, vectors, strict=True):
-                _write_entry(paths[text], keys[text], vector)
-                known[text] = vector
+        done = 0
+        with waiting(len(new), f"embedding texts by {self.name}", "texts") as wait:
+            for batch, vectors in self._compute(new, batch_size):
+                for text, vector in zip(batch, vectors, strict=True):
+                    _write_entry(paths[text], keys[text], vector)
+                    known[text] = vector
+                done += len(batch)
+                wait.reached(done)
         rows = [vector for text in filled if (vector := known[text]) is not None]
         return np.stack(rows) if rows else np.zeros((0, self.width), np.float32)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ecg_jax import Config
-from ecg_jax.runtime import storage
+from ecg_jax.runtime import storage, waiting
 from ecg_jax.runtime.files import read_lines, write_whole
 
 
@@ -26,6 +27,7 @@ class Progress:
         self._config = config
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
         self._first = jax.process_index() == 0
+        self._compiling: float | None = None
         if self._first:
             from tensorboardX import SummaryWriter  # a step is made without it
 
@@ -44,6 +46,12 @@ class Progress:
             mininterval=0.5,
             disable=not self._first,
         )
+
+    def compiling(self) -> None:
+        """Says what the first dispatch takes its time for."""
+        self._compiling = time.monotonic()
+        if self._first:
+            self._bar.write("compiling the training step ...")
 
     def steps(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Takes the metrics [length] of the updates after `step`; reads those of the call before.
@@ -97,7 +105,16 @@ class Progress:
             if step % self._config.log_every == 0:
                 self._write(step, row)
         self._bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
-        self._bar.update(len(values["loss"]) * self._config.batch_size)
+        count = len(values["loss"]) * self._config.batch_size
+        if self._compiling is None:
+            self._bar.update(count)
+            return
+        took = time.monotonic() - self._compiling
+        self._compiling = None
+        waiting.leave_out(self._bar, count)  # so that the rate is that of the updates
+        if self._first:
+            made = "the first update" if count == self._config.batch_size else "the first updates"
+            self._bar.write(f"compiled, and {made} made, in {waiting.duration(took)}")
 
     def _write(self, step: int, row: dict[str, Any]) -> None:
         if not self._first:

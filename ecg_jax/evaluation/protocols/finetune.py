@@ -25,6 +25,7 @@ from ecg_jax.evaluation.protocols import linear_probe
 from ecg_jax.evaluation.protocols.features import mixed
 from ecg_jax.run.experiment import Experiment
 from ecg_jax.runtime import hosts, parallel
+from ecg_jax.runtime.waiting import waiting
 from ecg_jax.training import optim
 
 WARMUP = 0.1  # of the updates
@@ -130,7 +131,9 @@ class Finetuner:
         for peak in self._config.learning_rates:
             batches = stream.batches(0, total)
             rates = schedule(peak, total)
-            for epoch, now, loss in self._epochs(start, batches, weight, rates, seed):
+            epochs = self._epochs(start, batches, weight, rates, seed)
+            what = f"{self._protocol}, {task}, learning rate {peak:g}"
+            for epoch, now, loss in counted(epochs, total, self._config.epochs, what):
                 if not np.isfinite(loss):
                     where = f"{self._protocol}, {task}: epoch {epoch} at learning rate {peak:g}"
                     raise UserError(
@@ -251,6 +254,16 @@ class Finetuner:
             for name, r in rates.items()
         }
         return _State(params, method, moments), loss
+
+
+def counted(
+    epochs: Iterator[tuple[int, _State, float]], total: int, last: int, what: str
+) -> Iterator[tuple[int, _State, float]]:
+    """The epochs, while it is shown how many of `total` updates are made."""
+    with waiting(total, what, "updates") as wait:
+        for epoch, now, loss in epochs:
+            wait.reached(-(-total * epoch // last))
+            yield epoch, now, loss
 
 
 def predict(experiment: Experiment, tuned: Tuned, split: Records) -> np.ndarray:
