@@ -33,7 +33,7 @@ LAYERS = {
         ("identify",),
         ("subject",),
         ("controls",),
-        ("scoring", "stand_ins", "delineate"),
+        ("scoring", "stand_ins", "delineate", "published_tables"),
         ("examine", "heads", "validator"),
     ),
     "inference": (

@@ -13,6 +13,7 @@ import pytest
 from ecg_jax import evaluate, reproduce, train
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation import controls
+from ecg_jax.evaluation import published_tables as tables
 from ecg_jax.evaluation.papers import published
 from ecg_jax.evaluation.papers.beside import beside
 from ecg_jax.run import config as config_lib
@@ -25,7 +26,7 @@ from ecg_jax.training import feed
 def table(monkeypatch, simulated):
     """A table of simulated records, with tiny networks."""
     agreement.shallow(monkeypatch.setattr)
-    table = reproduce.Table("etp", {"simulated": ("super",)}, ("zero_shot",), shuffled=True)
+    table = tables.Table("etp", {"simulated": ("super",)}, ("zero_shot",), shuffled=True)
 
     def recipe(args, table, run):
         if run.method != "etp":
@@ -110,10 +111,10 @@ def test_baselines_stand_beside_the_method_and_their_own_papers(
     assert "SimCLR" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", reproduce.TABLES)
+@pytest.mark.parametrize("name", tables.TABLES)
 @pytest.mark.parametrize("recipe", ["modern", "paper"])
 def test_the_recipes_of_a_table(name, recipe):
-    table = reproduce.TABLES[name]
+    table = tables.TABLES[name]
     args = argparse.Namespace(recipe=recipe, rate=100, text="minilm", data_dir="here")
     for run in reproduce.runs(table, [0, 4]):
         if table.corpus and recipe != "modern":
@@ -122,7 +123,7 @@ def test_the_recipes_of_a_table(name, recipe):
             continue
         config = reproduce.recipe(args, table, run)
         config_lib.check(config)
-        of = "w2v_cmsc" if run.method in reproduce.LEAD_AGNOSTIC_CONFIGS else run.method
+        of = "w2v_cmsc" if run.method in tables.LEAD_AGNOSTIC_CONFIGS else run.method
         assert (config.method, config.seed, config.data_dir) == (of, run.seed, "here")
         assert ("text" in config) == (run.method in ("etp", "mets"))
         assert ("text" in config and config.text.shuffle) == (run.encoder == "shuffled")
@@ -188,7 +189,7 @@ def test_shuffled_reports_are_those_of_others(simulated):
 
 def test_every_published_table_has_its_command():
     papers = {name for name in {row["table"] for row in published.load()} if name[:7] != "context"}
-    assert papers <= set(reproduce.TABLES)
+    assert papers <= set(tables.TABLES)
 
 
 def test_published_figures_stand_beside_ours():
@@ -211,14 +212,14 @@ def test_published_figures_stand_beside_ours():
 def test_all_of_a_table_are_judged_by_its_papers_rule():
     args = argparse.Namespace(recipe="modern", rate=100, text="minilm", data_dir="here")
     for name, paper in (("etp-table1", "etp"), ("mets-table1", "mets")):
-        table = dataclasses.replace(reproduce.TABLES[name], baselines=("simclr", "mets", "etp"))
+        table = dataclasses.replace(tables.TABLES[name], baselines=("simclr", "mets", "etp"))
         for run in reproduce.runs(table, [0]):
             config = reproduce.recipe(args, table, run)
             assert reproduce.wanted(table, run, config, "ptb_xl").evaluate.paper == paper
 
 
 def test_a_table_of_another_corpus_reads_that_one_alone():
-    table = reproduce.TABLES["mimic"]
+    table = tables.TABLES["mimic"]
     args = argparse.Namespace(recipe="modern", rate=100, text="minilm", data_dir="here")
     for run in reproduce.runs(table, [0]):
         config = reproduce.recipe(args, table, run)
@@ -229,7 +230,7 @@ def test_a_table_of_another_corpus_reads_that_one_alone():
 
 
 def test_controls_are_examined_frozen_and_on_harder_records():
-    table = reproduce.TABLES["corrected"]
+    table = tables.TABLES["corrected"]
     args = argparse.Namespace(recipe="modern", rate=100, text="minilm", data_dir="here")
     run = reproduce.Run("etp", 0, "shuffled")
     asked = reproduce.wanted(table, run, reproduce.recipe(args, table, run), "ptb_xl").evaluate
