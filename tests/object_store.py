@@ -2,20 +2,25 @@
 
 As in gs:// and s3://, there are objects by name and nothing else: no folders, no locks, nothing is
 appended or renamed, and an object is there once it is written to its end. `OBJECT_STORE` names the
-folder; each object is one file, whose name is the object's, quoted.
+folder; each object is one file, whose name is the object's, quoted. fsspec finds it by `register`;
+orbax, which asks for gs:// by Google's JSON interface, by `served`.
 
     python tests/object_store.py PROGRAM ARGS
 
 runs a program such as `ecg_jax.train` with gs:// and s3:// in it.
 """
 
+import contextlib
 import io
+import json
 import os
 import runpy
 import sys
 import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import fsspec
 
@@ -26,7 +31,7 @@ class Store(fsspec.AbstractFileSystem):
 
     @classmethod
     def _strip_protocol(cls, path):
-        return str(path).partition("://")[2].strip("/") if "://" in str(path) else str(path)
+        return str(path).rpartition("://")[2].strip("/")
 
     def _file(self, path):
         return Path(os.environ["OBJECT_STORE"], quote(self._strip_protocol(path), safe=""))
@@ -101,6 +106,77 @@ class _Writer(io.BytesIO):
         super().close()
 
 
+class _Google(BaseHTTPRequestHandler):
+    """The part of Google's JSON interface that tensorstore uses: media, conditions, deletion."""
+
+    folder: Path
+    lock = threading.Lock()
+
+    def _asked(self):
+        """(an object's file, the options of the address)"""
+        url = urlsplit(self.path)
+        options = {name: values[0] for name, values in parse_qs(url.query).items()}
+        bucket, _, name = url.path.partition("/b/")[2].partition("/o")
+        name = options.get("name") or unquote(name[1:])
+        return self.folder / quote(f"{bucket}/{name}", safe=""), options
+
+    def _answer(self, status, content=b"", **headers):
+        self.send_response(status)
+        for name, value in ({"Content-Length": len(content)} | headers).items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_GET(self):
+        file, options = self._asked()
+        if not file.exists():
+            return self._answer(404)
+        content, generation = file.read_bytes(), file.stat().st_mtime_ns
+        if options.get("ifGenerationNotMatch") == str(generation):
+            return self._answer(304)
+        size, (first, _, last) = len(content), self.headers.get("Range", "=-")[6:].partition("-")
+        if not first:
+            return self._answer(200, content, x_goog_generation=generation)
+        content = content[int(first) : int(last) + 1 if last else None]
+        place = f"bytes {first}-{int(first) + len(content) - 1}/{size}"
+        return self._answer(206, content, Content_Range=place, x_goog_generation=generation)
+
+    def do_POST(self):
+        file, options = self._asked()
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        with self.lock:
+            before = file.stat().st_mtime_ns if file.exists() else 0
+            if options.get("ifGenerationMatch", str(before)) != str(before):
+                return self._answer(412)
+            with _Writer(file) as writer:
+                writer.write(content)
+            made = {"name": options["name"], "generation": str(file.stat().st_mtime_ns)}
+        return self._answer(200, json.dumps(made).encode())
+
+    def do_DELETE(self):
+        file, _ = self._asked()
+        there = file.exists()
+        file.unlink(missing_ok=True)
+        self._answer(204 if there else 404)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def served(folder):
+    """Serves the store in `folder`: the environment in which tensorstore asks there."""
+    handler = type("Handler", (_Google,), {"folder": Path(folder), "protocol_version": "HTTP/1.1"})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield {
+            "TENSORSTORE_GCS_HTTP_URL": f"http://127.0.0.1:{server.server_port}",
+            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
+        }
+        server.shutdown()
+
+
 def register():
     for name in Store.protocol:
         fsspec.register_implementation(name, Store, clobber=True)
@@ -108,12 +184,14 @@ def register():
 
 if __name__ == "__main__":
     register()
-    if os.environ.get("SHALLOW"):  # two residual blocks for eight
+    if os.environ.get("SHALLOW"):  # two residual blocks for eight, and locks that age quickly
         import agreement
 
         from ecg_jax.models import resnet1d
+        from ecg_jax.runtime import lock
 
         resnet1d.STAGES = agreement.SHALLOW
+        lock.RENEW_SECONDS, lock.STALE_SECONDS = 0.5, 5.0
     program = sys.argv[1]
     sys.argv = sys.argv[1:]
     if program.endswith(".py"):

@@ -1,6 +1,5 @@
 """A trainer killed at any point is finished by the same command, bit for bit."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,14 +7,16 @@ import sys
 from pathlib import Path
 
 import agreement
-import jax
 import pytest
 from shallow_train import KILL_AT, POINTS
 
 from ecg_jax import evaluate
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import open_experiment
-from ecg_jax.runtime.checkpoint import Checkpoints, digests
+from ecg_jax.runtime.arrays import digests
+from ecg_jax.runtime.checkpoint import Checkpoints
+from ecg_jax.training import feed, optim
+from ecg_jax.training.state import init
 
 ROOT = Path(__file__).parent.parent
 ALWAYS = 3  # of the points, the first ones; all with --every-kill
@@ -68,19 +69,14 @@ def shallow(monkeypatch):
     agreement.shallow(monkeypatch.setattr)
 
 
-def best(folder: Path) -> tuple[int, dict[str, str]]:
-    """Step and digests of a run's best checkpoint."""
+def restored(folder: Path, name: str) -> tuple[int, dict[str, str]]:
+    """Step and digests of a run's `last` checkpoint, optimiser and all, or of its `best`."""
     experiment = open_experiment(workdir.read(folder)[0])
-    like = evaluate.frozen(*experiment.init(jax.random.key(0)))
-    step, tree, _ = Checkpoints(folder / "checkpoints" / "best").restore(like)
+    _, plan, steps = feed.load(experiment)
+    like = init(experiment, optim.build(experiment.config, steps), plan)
+    like = like if name == "last" else evaluate.frozen(*like.evaluated())
+    step, tree, _ = Checkpoints(folder / "checkpoints" / name).restore(like)
     return step, digests(tree)
-
-
-def last(folder: Path) -> dict[str, str]:
-    """The digests that the last checkpoint was saved with, optimiser and step included."""
-    newest = max((folder / "checkpoints" / "last").iterdir(), key=lambda p: int(p.name))
-    arrays = json.loads((newest / "index.json").read_text())["arrays"]
-    return {name: array["parts"][0]["sha256"] for name, array in arrays.items()}
 
 
 def metrics(folder: Path) -> list[str]:
@@ -106,8 +102,8 @@ def test_killed_and_finished(whole, tmp_path, simulated, point, request):
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert not (folder / "results.json").exists()
     finish(simulated, folder)
-    assert last(folder) == last(whole)
-    assert best(folder) == best(whole)
+    for name in ("last", "best"):
+        assert restored(folder, name) == restored(whole, name)
     assert metrics(folder) == metrics(whole)
     assert (folder / "results.json").read_text() == (whole / "results.json").read_text()
 
@@ -122,4 +118,4 @@ def test_a_write_that_fails_stops_the_run(whole, tmp_path, simulated):
     assert len(errors[0]) < 400
     assert not (tmp_path / "run" / "results.json").exists()
     finish(simulated, tmp_path / "run")
-    assert last(tmp_path / "run") == last(whole)
+    assert restored(tmp_path / "run", "last") == restored(whole, "last")

@@ -21,7 +21,8 @@ from ecg_jax.run import config as config_lib
 from ecg_jax.run import fields, workdir
 from ecg_jax.run.experiment import Experiment, open_experiment
 from ecg_jax.runtime import lock, parallel
-from ecg_jax.runtime.checkpoint import Checkpoints, digests
+from ecg_jax.runtime.arrays import digests
+from ecg_jax.runtime.checkpoint import Checkpoints
 from ecg_jax.runtime.stop import Stop
 from ecg_jax.training import feed, optim
 from ecg_jax.training.profile import Profile

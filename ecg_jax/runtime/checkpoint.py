@@ -1,51 +1,35 @@
 """Checkpoints of one run, on local disks and in object stores alike.
 
-    <folder>/<step>/<process>.bin   the arrays' parts that a process writes, one after the other
-    <folder>/<step>/index.json      what they are; written last: without it there is no checkpoint
+    <folder>/<step>/arrays/      what orbax writes, beside the training: `arrays.py`
+    <folder>/<step>/index.json   written last: without it there is no checkpoint
 
-Each process writes the parts that its devices hold (of copies, the first device's), beside the
-training; only the copy from the devices is waited for. The index has the arrays' names, shapes and
-types, and each part's place and sha256. So a checkpoint says whether it fits before it is read,
-whether it is whole when it is, and goes onto any number of devices and processes.
+The index has the arrays' names, shapes and types, and each file's sha256. So a checkpoint says
+whether it fits before it is read, and whether it is whole; it goes onto any number of devices and
+processes.
 """
 
-import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import re
 import shutil
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
+from ecg_jax import errors
 from ecg_jax.errors import UserError
-from ecg_jax.runtime import earlier_checkpoint, files, hosts, storage
+from ecg_jax.runtime import arrays, earlier_checkpoint, files, hosts, storage
 
 Tree = Any
-FORMAT = 1
+FORMAT = 2
 INDEX = "index.json"
+ARRAYS = "arrays"
 _saves = itertools.count()  # alike on all processes, which save in one order
-
-
-@dataclasses.dataclass
-class Part:
-    """A part of an array: where in it, and where in a file."""
-
-    start: list[int]
-    shape: list[int]
-    file: str
-    offset: int
-    sha256: str
-
-    @property
-    def place(self) -> tuple[slice, ...]:
-        return tuple(slice(a, a + n) for a, n in zip(self.start, self.shape, strict=True))
 
 
 class Checkpoints:
@@ -76,44 +60,52 @@ class Checkpoints:
           UserError: this save, or the one before it, could not be written.
         """
         self.wait()
-        own = _own_parts(state)
-        hosts.together(lambda: self._prepare(step, sum(data.nbytes for *_, data in own)))
-        shapes = {name: _described(leaf) for name, leaf in named(state).items()}
+        tree = named(state)
+        shapes = {name: _described(leaf) for name, leaf in tree.items()}
         index = {"format": FORMAT, "notes": notes, "arrays": shapes}
-        self._writing = threading.Thread(target=self._write, args=(step, own, index, next(_saves)))
+        hosts.together(lambda: self._prepare(step, tree))
+        folder, name = self.folder / str(step), f"{self.folder.name}{next(_saves)}"
+        try:
+            finish = arrays.begin_writing(folder / ARRAYS, tree, name)
+        except Exception as error:  # whatever a full disk makes orbax raise
+            raise self._failed(error) from error
+        self._writing = threading.Thread(target=self._write, args=(folder, index, finish))
         self._writing.start()
 
-    def _prepare(self, step: int, size: int) -> None:
-        if not storage.remote(self.folder):
-            need = int(1.1 * size) + 2**20
+    def _prepare(self, step: int, tree: dict[str, Any]) -> None:
+        local = not storage.remote(self.folder)
+        if local:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(self.folder).free < need:
-                raise UserError(
-                    f"no room for a checkpoint in {self.folder}: {need / 1e6:.1f} MB are needed: "
-                    "make room and run the same command again"
-                )
         if hosts.first() and storage.exists(self.folder):
             whole = {str(s) for s in self.steps() if s < step}
             for folder in self.folder.iterdir():
                 if folder.name not in whole:
                     storage.remove(folder)
+        if local:
+            need = int(1.1 * sum(_own_bytes(leaf) for leaf in tree.values())) + 2**20
+            if shutil.disk_usage(self.folder).free < need:
+                raise UserError(
+                    f"no room for a checkpoint in {self.folder}: {need / 1e6:.1f} MB are needed: "
+                    "make room and run the same command again"
+                )
 
-    def _write(self, step: int, own: list, index: dict[str, Any], save: int) -> None:
-        folder = self.folder / str(step)
+    def _write(self, folder: Path, index: dict[str, Any], finish: Callable[[], None]) -> None:
         try:
             with storage.reached(folder):
-                parts = _write_parts(folder, own)
-                posted = hosts.post(f"checkpoint/{save}", json.dumps(parts))
+                finish()
                 if not hosts.first():
                     return
-                for text in posted:
-                    for name, found in json.loads(text).items():
-                        index["arrays"][name]["parts"] += found
+                where = folder / ARRAYS
+                found = [file.relative_to(where).as_posix() for file in storage.files(where)]
+                index["sha256"] = {name: _sha256(where / name) for name in found}
                 files.write_whole(folder / INDEX, json.dumps(index).encode())
                 for old in self.steps()[: -self._keep]:
                     storage.remove(self.folder / str(old))
         except Exception as error:
             self._error = error
+            lost = isinstance(error, TimeoutError | jax.errors.JaxRuntimeError)  # another process
+            if errors.tell_others and not lost:  # the others wait for this one's part
+                errors.tell_others(str(self._failed(error)), False)
 
     def restore(self, like: Tree) -> tuple[int, Tree, dict[str, Any]] | None:
         """The newest checkpoint that is whole: (step, state, notes), or None if there is none.
@@ -128,22 +120,18 @@ class Checkpoints:
             structure.
         """
         steps = hosts.from_first(self.steps())
+        if not steps:
+            threading.Thread(target=arrays.orbax).start()  # for the first save, beside compiling
+            return None
         for step in reversed(steps):
             folder = self.folder / str(step)
             try:
-                if hosts.from_first(storage.exists(folder / INDEX)):
-                    index = hosts.together(lambda folder=folder: _read_index(folder))
-                    check_structure(folder, index, like)
-                    tree = hosts.together(lambda f=folder, i=index: _read_tree(f, i, like))
-                    return step, tree, index["notes"]
-                return step, *earlier_checkpoint.read(folder, like, digests)
+                return step, *_read(folder, like)
             except StructureError:
                 raise
             except UserError as error:
                 warnings.warn(f"checkpoint {folder} is damaged ({error}): skipped", stacklevel=2)
-        if steps:
-            raise UserError(f"no checkpoint in {self.folder} is whole: start in a new workdir")
-        return None
+        raise UserError(f"no checkpoint in {self.folder} is whole: start in a new workdir")
 
     def wait(self) -> None:
         """Until what was saved is on disk.
@@ -156,14 +144,17 @@ class Checkpoints:
             self._writing = None
         error, self._error = self._error, None
         if error is not None:
-            raise UserError(
-                f"could not write a checkpoint in {self.folder}: {_reason(error)}: make room and "
-                "run the same command again"
-            ) from error
+            raise self._failed(error) from error
 
     def close(self) -> None:
         """Waits for what was saved. Raises as `wait` does."""
         self.wait()
+
+    def _failed(self, error: Exception) -> UserError:
+        return UserError(
+            f"could not write a checkpoint in {self.folder}: {_reason(error)}: make room and "
+            "run the same command again"
+        )
 
 
 class StructureError(UserError):
@@ -192,47 +183,39 @@ def named(tree: Tree) -> dict[str, Any]:
 
 
 def _described(leaf: Any) -> dict[str, Any]:
-    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "parts": []}
+    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
 
 
-def _own_parts(tree: Tree) -> list[tuple[str, list[int], np.ndarray]]:
-    """(name, start, data) of all parts that this process writes, copied from the devices."""
-    shards = []
-    for name, leaf in named(tree).items():
-        for shard in leaf.addressable_shards:
-            if shard.replica_id == 0:
-                shard.data.copy_to_host_async()
-                shards.append((name, [s.start or 0 for s in shard.index], shard.data))
-    return [(name, start, np.array(data)) for name, start, data in shards]
+def _own_bytes(leaf: jax.Array) -> int:
+    return sum(shard.data.nbytes for shard in leaf.addressable_shards if shard.replica_id == 0)
 
 
-def _write_parts(folder: Path, own: list) -> dict[str, list[dict[str, Any]]]:
-    """Writes this process's file; name -> its parts."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    if not own:
-        return found
-    path, offset = folder / f"{jax.process_index()}.bin", 0
-    if not storage.remote(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        for name, start, data in own:
-            content = data.tobytes()
-            part = Part(
-                start, list(data.shape), path.name, offset, hashlib.sha256(content).hexdigest()
-            )
-            found.setdefault(name, []).append(dataclasses.asdict(part))
-            file.write(content)
-            offset += len(content)
-        file.flush()
-        if not storage.remote(folder):
-            os.fsync(file.fileno())
-    return found
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(folder: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
+    """State and notes of a step's folder, of any format.
+
+    Raises:
+      StructureError: it is of another structure.
+      UserError: it is damaged.
+    """
+    if not hosts.from_first(storage.exists(folder / INDEX)):
+        return earlier_checkpoint.read_orbax(folder, like)
+    index = hosts.together(lambda: _read_index(folder))
+    check_structure(folder, index, like)
+    read = earlier_checkpoint.read_format_1 if index["format"] == 1 else _read_arrays
+    found = hosts.together(lambda: read(folder, index, named(like)))
+    leaves = [found[name] for name in named(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves), index["notes"]
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
     try:
         index = json.loads((folder / INDEX).read_bytes())
-        _ = index["format"], index["notes"], index["arrays"]
+        _ = index["notes"], index["arrays"], index["sha256"] if index["format"] == FORMAT else ""
         return index
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{INDEX}: {error}") from error
@@ -266,73 +249,20 @@ def check_structure(folder: Path, index: dict[str, Any], like: Tree) -> None:
         )
 
 
-def _read_tree(folder: Path, index: dict[str, Any], like: Tree) -> Tree:
-    """Raises a UserError for a part that is missing, cut short or changed."""
-    leaves = []
-    for name, leaf in named(like).items():
-        parts = [Part(**part) for part in index["arrays"][name]["parts"]]
-        dtype, sharding = np.dtype(leaf.dtype), getattr(leaf, "sharding", None)
-        read: dict[str, np.ndarray] = {}
-
-        def part_of(
-            place: Any, shape=leaf.shape, parts=parts, dtype=dtype, read=read
-        ) -> np.ndarray:
-            spans = [s.indices(n)[:2] for s, n in zip(place, shape, strict=True)]
-            key = str(spans)
-            if key not in read:
-                read[key] = _read_place(folder, parts, dtype, spans)
-            return read[key]
-
-        if sharding is None:
-            leaves.append(jax.numpy.asarray(part_of([slice(None)] * len(leaf.shape))))
-        else:
-            leaves.append(jax.make_array_from_callback(leaf.shape, sharding, part_of))
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def _read_place(folder: Path, parts: list[Part], dtype: np.dtype, spans: list) -> np.ndarray:
-    """What lies between `spans` [(start, stop)] of an array, from the parts that reach into it."""
-    out, filled = np.empty([stop - start for start, stop in spans], dtype), 0
-    for part in parts:
-        both = [
-            (max(a, p.start), min(b, p.stop)) for (a, b), p in zip(spans, part.place, strict=True)
-        ]
-        if any(a >= b for a, b in both):
-            continue
-        data = _read_part(folder, part, dtype)
-        here = tuple(slice(a - s, b - s) for (a, b), (s, _) in zip(both, spans, strict=True))
-        there = tuple(slice(a - s, b - s) for (a, b), s in zip(both, part.start, strict=True))
-        out[here] = data[there]
-        filled += out[here].size
-    if filled != out.size:
-        raise UserError(f"parts of an array are missing in {INDEX}")
-    return out
-
-
-def _read_part(folder: Path, part: Part, dtype: np.dtype) -> np.ndarray:
-    size = int(np.prod(part.shape)) * dtype.itemsize
-    path = folder / part.file
-    try:
-        with storage.reached(path), path.open("rb") as file:
-            file.seek(part.offset)
-            content = file.read(size)
-    except OSError as error:
-        raise UserError(f"{part.file}: {error.strerror or error}") from error
-    if len(content) != size or hashlib.sha256(content).hexdigest() != part.sha256:
-        raise UserError(f"{part.file} is cut short, or differs from its sha256")
-    return np.frombuffer(content, dtype).reshape(part.shape)
+def _read_arrays(folder: Path, index: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+    """Raises a UserError for a file that is missing, cut short or changed."""
+    where = folder / ARRAYS
+    with storage.reached(folder):
+        for name, digest in index["sha256"].items():
+            if not storage.exists(where / name) or _sha256(where / name) != digest:
+                raise UserError(f"{name} is missing, cut short, or differs from its sha256")
+        return arrays.read(where, like)
 
 
 def _reason(error: Exception) -> str:
+    """An error's first words; tensorstore's go on for pages."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split())[:160] or type(error).__name__
-
-
-def digests(tree: Tree) -> dict[str, str]:
-    """sha256 of every array of a tree, by its path; all processes call it with theirs."""
-    found = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        data = np.ascontiguousarray(hosts.whole(leaf))
-        found[jax.tree_util.keystr(path)] = hashlib.sha256(data.tobytes()).hexdigest()
-    return found
+    text = " ".join(str(error).split()) or type(error).__name__
+    full = re.search(r"no space left[^\[]*|file too large|quota exceeded", text, re.IGNORECASE)
+    return full[0] if full else re.split(r" \[", text)[0][:160]

@@ -1,57 +1,79 @@
-"""Reads the checkpoints that runs wrote before they had a format of their own: the only file that
-imports orbax."""
+"""Reads the checkpoints that earlier versions wrote: in a format of their own (1), or, before that,
+by orbax's manager of checkpoints."""
 
-import logging
+import hashlib
+import json
+import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from ecg_jax.errors import UserError
-from ecg_jax.runtime import hosts
+from ecg_jax.runtime import arrays, hosts, storage
 
 Tree = Any
-MARK = "_CHECKPOINT_METADATA"  # in a folder that orbax has finished
+MARK = "_CHECKPOINT_METADATA"  # in a folder that orbax's manager has finished
 
 
-def read(
-    folder: Path, like: Tree, digests: Callable[[Tree], dict[str, str]]
-) -> tuple[Tree, dict[str, Any]]:
-    """State and notes of a step's folder; all processes call it. `digests` are a tree's sha256.
+def read_format_1(folder: Path, index: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+    """Arrays by name, from `<process>.bin` files: parts one after the other, whose places in array
+    and file, and sha256, the index has.
+
+    Raises:
+      UserError: a part is missing, cut short or changed.
+    """
+    found = {}
+    for name, leaf in like.items():
+        out, filled = np.empty(leaf.shape, leaf.dtype), 0
+        for part in index["arrays"][name]["parts"]:
+            data = _part(folder, part, out.dtype)
+            spans = zip(part["start"], part["shape"], strict=True)
+            out[tuple(slice(start, start + size) for start, size in spans)] = data
+            filled += data.size
+        if filled != out.size:
+            raise UserError(f"parts of {name} are missing")
+        sharding = getattr(leaf, "sharding", None)
+        if sharding is None:
+            found[name] = jax.numpy.asarray(out)
+        else:
+            callback = out.__getitem__
+            found[name] = jax.make_array_from_callback(out.shape, sharding, callback)
+    return found
+
+
+def _part(folder: Path, part: dict[str, Any], dtype: np.dtype) -> np.ndarray:
+    path, size = folder / part["file"], math.prod(part["shape"]) * dtype.itemsize
+    try:
+        with storage.reached(path), path.open("rb") as file:
+            file.seek(part["offset"])
+            content = file.read(size)
+    except OSError as error:
+        raise UserError(f"{path.name}: {error.strerror or error}") from error
+    if len(content) != size or hashlib.sha256(content).hexdigest() != part["sha256"]:
+        raise UserError(f"{path.name} is cut short, or differs from its sha256")
+    return np.frombuffer(content, dtype).reshape(part["shape"])
+
+
+def read_orbax(folder: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
+    """State and notes of a step's folder; all processes call it.
 
     Raises:
       UserError: the folder cannot be read, or its arrays are not what their sha256 say.
     """
-    state, notes = hosts.together(lambda: _read(folder, like))
-    found, saved = digests(state), notes.pop("sha256")
-
-    def compare() -> None:
-        damaged = [name for name, digest in found.items() if saved.get(name) != digest]
-        if damaged:
-            raise UserError(f"{len(damaged)} arrays differ from their sha256")
-
-    hosts.together(compare)
+    state, notes = hosts.together(lambda: _read_orbax(folder, like))
+    saved, found = notes.pop("sha256"), arrays.digests(state)
+    if damaged := [name for name, digest in found.items() if saved.get(name) != digest]:
+        raise UserError(f"{len(damaged)} arrays differ from their sha256")
     return state, notes
 
 
-def _read(folder: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
-    logging.getLogger("absl").addFilter(_from_orbax)
-    import orbax.checkpoint as ocp
-
+def _read_orbax(folder: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
     try:
-        with ocp.CheckpointManager(folder.parent.absolute()) as manager:
-            restored = manager.restore(
-                int(folder.name),
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(like), notes=ocp.args.JsonRestore()
-                ),
-            )
+        notes = json.loads((folder / "notes" / "metadata").read_bytes())
+        return arrays.read(folder / "state", like), notes
     except Exception as error:  # whatever a damaged file makes orbax raise
         text = " ".join(str(error).split()) or type(error).__name__
         raise UserError(re.split(r" \[|\(|: \{", text)[0][:160]) from error
-    return restored["state"], restored["notes"]
-
-
-def _from_orbax(record: logging.LogRecord) -> bool:
-    """orbax reports every phase by absl's logger; what others say there is kept."""
-    return "orbax" not in record.pathname

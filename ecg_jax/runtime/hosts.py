@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax._src import distributed  # the key-value store has no public name
 from jax.experimental import multihost_utils
 
 from ecg_jax.errors import UserError
@@ -217,29 +216,6 @@ def share(text: str) -> list[str]:
     padded[: len(data)] = data
     rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(sizes), -1)
     return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
-
-
-def post(name: str, text: str) -> list[str]:
-    """For threads beside the training: every process's text, on process 0, which waits for them;
-    the others get their own. No device takes part. All processes must use names once and alike."""
-    client: Any = distributed.global_state.client
-    own = jax.process_index()
-    if jax.process_count() == 1:
-        return [text]
-    if own > 0:
-        client.key_value_set(f"ecg_jax/{name}/{own}", text)
-        return [text]
-    texts = [text]
-    for process in range(1, jax.process_count()):
-        key = f"ecg_jax/{name}/{process}"
-        while len(texts) == process:
-            try:
-                texts.append(client.blocking_key_value_get(key, 2000))
-            except Exception as error:
-                if "DEADLINE_EXCEEDED" not in str(error):
-                    raise
-        client.key_value_delete(key)
-    return texts
 
 
 def part(N: int) -> np.ndarray:

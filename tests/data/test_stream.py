@@ -21,7 +21,8 @@ from ecg_jax.methods import Plan
 from ecg_jax.models.resnet1d import STAGES
 from ecg_jax.run.experiment import open_experiment
 from ecg_jax.runtime import parallel
-from ecg_jax.runtime.checkpoint import Checkpoints, digests
+from ecg_jax.runtime.arrays import digests
+from ecg_jax.runtime.checkpoint import Checkpoints
 from ecg_jax.text.tower import TextTower
 from ecg_jax.training import feed, optim
 from ecg_jax.training.state import init

@@ -4,14 +4,19 @@
 """
 
 import argparse
+import resource
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import jax
+import numpy as np
 
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.runtime import hosts
+from ecg_jax.runtime import hosts, parallel
+from ecg_jax.runtime.checkpoint import Checkpoints
 
 
 def wrong():
@@ -33,6 +38,17 @@ def fail(how):
         hosts.share("elsewhere")
 
 
+def save(full):
+    """A checkpoint of which each process writes a part; the disk of one of them is full."""
+    folder = hosts.from_first(tempfile.mkdtemp())
+    if full:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    rows = jax.device_put(np.ones((8, 1000), np.float32), parallel.by_record(parallel.make_mesh()))
+    saves = Checkpoints(Path(folder))
+    saves.save(1, {"bank": rows}, {})
+    hosts.together(saves.close)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("how")
@@ -44,6 +60,8 @@ def main():
     hosts.start(hosts.Address(**args))
     hosts.share("all are here")
     print(f"failing at {time.time()}", file=sys.stderr, flush=True)
+    if how == "writer":
+        save(jax.process_index() == who)
     if jax.process_index() == who:
         fail(how)
     if how == "finished":  # others have ended, and wait for this one at JAX's barrier

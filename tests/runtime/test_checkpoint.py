@@ -13,7 +13,8 @@ from stored_state import stored_state
 
 from ecg_jax.errors import UserError
 from ecg_jax.runtime import parallel
-from ecg_jax.runtime.checkpoint import Checkpoints, digests, named
+from ecg_jax.runtime.arrays import digests
+from ecg_jax.runtime.checkpoint import Checkpoints, named
 from ecg_jax.training.state import TrainState
 
 
@@ -41,6 +42,16 @@ def test_comes_back_bit_for_bit_on_other_devices(tmp_path):
     assert (step, notes["best"]) == (2, 0.2)
     assert digests(tree) == digests(state(2))
     assert tree["kernel"].sharding == state(devices=2)["kernel"].sharding
+
+
+def test_the_state_at_the_call_is_saved_though_the_next_step_writes_over_it(tmp_path):
+    checkpoints, tree = Checkpoints(tmp_path), state(1)
+    step = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
+    checkpoints.save(1, tree, {})
+    for _ in range(5):
+        tree = step(tree)
+    checkpoints.close()
+    assert digests(checkpoints.restore(state())[1]) == digests(state(1))
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -158,8 +169,6 @@ def test_arrays_in_parts_go_onto_other_devices(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, bank(8, value), {})
     checkpoints.close()
-    index = json.loads((tmp_path / "1" / "index.json").read_text())
-    assert len(index["arrays"]["bank"]["parts"]) == 8
     for devices in (1, 2, 8):
         like = bank(devices, np.zeros_like(value))
         _, tree, _ = checkpoints.restore(like)
@@ -181,7 +190,7 @@ def test_a_format_of_a_later_version(tmp_path):
     checkpoints = saved(tmp_path, 1)
     index = tmp_path / "1" / "index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"format": 99}))
-    with pytest.raises(UserError, match="has format 99, and this version reads 1"):
+    with pytest.raises(UserError, match="has format 99, and this version reads 2"):
         checkpoints.restore(state())
 
 
@@ -189,7 +198,7 @@ STORED = Path(__file__).parent / "stored"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("version", ["orbax", "format1"])
+@pytest.mark.parametrize("version", ["orbax", "format1", "format2"])
 def test_checkpoints_of_earlier_versions_are_read(tmp_path, version):
     """`orbax`: as runs wrote them before there was a format 1."""
     shutil.copytree(STORED / version, tmp_path / "last")

@@ -42,6 +42,7 @@ def processes(how, who, count=2):
         ("thread", 1, "a disk is full: make room"),
         ("finished", 1, "a disk is full: make room"),
         ("file", 1, "/no/such/file: No such file or directory"),
+        ("writer", 1, "could not write a checkpoint in /"),
         ("fault", 0, "ValueError: this should not be"),
         ("elsewhere", 1, "process 0 exchanges __main__.main, and process 1 __main__.fail"),
     ],

@@ -14,7 +14,8 @@ from ecg_jax.run import config as config_lib
 from ecg_jax.run import workdir
 from ecg_jax.run.experiment import open_experiment
 from ecg_jax.runtime import parallel
-from ecg_jax.runtime.checkpoint import Checkpoints, digests
+from ecg_jax.runtime.arrays import digests
+from ecg_jax.runtime.checkpoint import Checkpoints
 from ecg_jax.training import optim
 from ecg_jax.training.state import init
 
