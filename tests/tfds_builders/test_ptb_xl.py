@@ -375,10 +375,10 @@ def test_folders_without_the_signals_are_refused(tmp_path, capsys, rates, option
         (100, "published", "records100"),
     ],
 )
-def test_one_of_the_two_rates_is_downloaded(tmp_path, monkeypatch, rate, signals, folder):
+def test_one_of_the_two_rates_is_downloaded(tmp_path, monkeypatch, serve, rate, signals, folder):
     server = tmp_path / "server"
     write_ptb_xl(server, records=4, rates=(100, 500))
-    here = dataclasses.replace(Builder.PUBLISHED, files=server.as_uri() + "/")
+    here = dataclasses.replace(Builder.PUBLISHED, files=serve(server))
     monkeypatch.setattr(Builder, "PUBLISHED", here)
     options = ["--signals", signals] if signals else []
     arguments = ["ptb_xl", "--rate", str(rate), "--data_dir", str(tmp_path / "data"), *options]
