@@ -1,10 +1,16 @@
-"""A whole run in a bucket: prepare, train, stop, go on, evaluate, export."""
+"""A whole run in a bucket: prepare, train, kill, go on, evaluate, export."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
+
+import object_store
+
+from tfds_builders.simulated.layouts import write_ptb_xl
 
 ROOT = Path(__file__).parent.parent
 TRAIN = [
@@ -13,8 +19,9 @@ TRAIN = [
     "--workdir=gs://bucket/run",
     "--config.data_dir=gs://bucket/data",
     "--config.build=False",
+    "--config.dataset=ptb_xl",
     "--config.epochs=3",
-    "--config.batch_size=64",
+    "--config.batch_size=32",
     "--config.checkpoint_seconds=0.0",
     "--config.seconds=2.5",
     "--config.model.width=8",
@@ -27,20 +34,34 @@ TRAIN = [
 ]
 
 
-def test_a_run_in_a_bucket_goes_on_and_is_evaluated_and_exported(simulated, tmp_path):
+PREPARE = [
+    "tfds_builders.prepare",
+    "ptb_xl",
+    "--rate=100",
+    "--source=gs://bucket/ptb-xl",
+    "--data_dir=gs://bucket/data",
+]
+
+
+def test_a_run_in_a_bucket_goes_on_and_is_evaluated_and_exported(tmp_path):
     for name in ("store", "work", "cache", "tmp"):
         (tmp_path / name).mkdir()
-    for file in simulated.rglob("*"):
+    write_ptb_xl(tmp_path / "work", records=200, rates=(100,))
+    for file in (tmp_path / "work").rglob("*"):
         if file.is_file():
-            name = f"bucket/data/{file.relative_to(simulated).as_posix()}"
-            quoted = name.replace("/", "%2F")
-            (tmp_path / "store" / quoted).write_bytes(file.read_bytes())
+            name = f"bucket/ptb-xl/{file.relative_to(tmp_path / 'work').as_posix()}"
+            file.rename(tmp_path / "store" / quote(name, safe=""))
+    with object_store.served(tmp_path / "store") as served:
+        _chain(tmp_path, served)
 
+
+def _chain(tmp_path, served):
     def run(*command, fault=None):
         return subprocess.run(
             [sys.executable, str(ROOT / "tests/object_store.py"), *command],
             cwd=ROOT,
             env=os.environ
+            | served
             | {
                 "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
                 "JAX_PLATFORMS": "cpu",
@@ -57,11 +78,15 @@ def test_a_run_in_a_bucket_goes_on_and_is_evaluated_and_exported(simulated, tmp_
             check=False,
         )
 
-    stopped = run(*TRAIN, fault={"kind": "stop", "process": 0, "step": 7})
-    assert stopped.returncode == 75, stopped.stderr
+    for line in ("200 ", "is already prepared in gs://bucket/data"):
+        prepared = run(*PREPARE)
+        assert prepared.returncode == 0, prepared.stderr
+        assert line in prepared.stdout
+    killed = run(*TRAIN, fault={"kind": "kill", "process": 0, "step": 7})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = run(*TRAIN)
     assert done.returncode == 0, done.stderr
-    assert "resumed at step 7" in done.stdout
+    assert "resumed at step 5" in done.stdout
 
     def stored():
         names = {p.name.replace("%2F", "/") for p in (tmp_path / "store").iterdir()}
@@ -75,6 +100,11 @@ def test_a_run_in_a_bucket_goes_on_and_is_evaluated_and_exported(simulated, tmp_
     lines = (tmp_path / "store" / "bucket%2Frun%2Fmetrics.jsonl").read_text().splitlines()
     steps = [row["step"] for row in map(json.loads, lines) if "loss" in row]
     assert steps == list(range(1, 16))
+    asked = ["--protocols=knn", "--tasks=super"]
+    evaluated = run("ecg_jax.evaluate", "--workdir=gs://bucket/run", *asked)
+    assert evaluated.returncode == 0, evaluated.stderr
+    rows = json.loads((tmp_path / "store" / "bucket%2Frun%2Fresults.json").read_text())
+    assert {"zero_shot", "knn"} <= {row["protocol"] for row in rows}
     exported = run("ecg_jax.export", "--workdir=gs://bucket/run", "--out=gs://bucket/model")
     assert exported.returncode == 0, exported.stderr
     names = {p.name for p in (tmp_path / "store").glob("bucket%2Fmodel%2F*")}

@@ -7,7 +7,9 @@ or already there, 1 records that can't be used (each is listed; nothing is built
 
 import argparse
 import contextlib
+import copy
 import importlib
+import os
 import re
 import signal
 import sys
@@ -19,7 +21,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from tfds_builders import on_beam
+from tfds_builders import on_beam, remote
 from tfds_builders.archive import is_archive
 from tfds_builders.build import RATE_CONFIGS, BadRecordsError
 from tfds_builders.errors import SourceError
@@ -39,10 +41,18 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     args = _parse(argv)
     nameless_owners()
+    local = os.environ.get("ECG_JAX_LOCAL")  # what is copied from and to a store lies there
+    with tempfile.TemporaryDirectory(prefix="ecg_jax.", dir=local) as scratch:
+        return _prepare(args, Path(scratch))
+
+
+def _prepare(args: argparse.Namespace, scratch: Path) -> int:
     tfds.disable_progress_bar()  # TFDS shows a bar per shard; the builders show one for all
     logging.set_verbosity(logging.ERROR)
     builder = None
     try:
+        if args.source and not isinstance(args.source, str):  # an archive is read where it lies
+            args.source = remote.fetch(args.source, scratch / "source")
         builder = _builder(args, args.data_dir)
         if builder.is_prepared() and not args.overwrite:
             _check_same(builder, args)
@@ -52,7 +62,10 @@ def main(argv: list[str] | None = None) -> int:
             )
             return 0
         with _sigterm_as_exit():
-            (_replace if builder.is_prepared() else _build)(builder, args)
+            if remote.remote(args.data_dir) and args.beam is None:
+                _build_here(builder, args, scratch / "data")
+            else:
+                (_replace if builder.is_prepared() else _build)(builder, args)
     except BadRecordsError as error:
         hint = "" if args.skip_bad else " (--skip_bad goes on without them)"
         print(f"{args.name}: {error}\nnothing was built{hint}", file=sys.stderr)
@@ -114,11 +127,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     rates = [config.rate for config in RATE_CONFIGS]
     parser = _Parser(prog="python -m tfds_builders.prepare", description="Builds one dataset.")
     parser.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("--data_dir", type=_place, required=True, help="where prepared data go")
+    parser.add_argument(
+        "--data_dir", required=True, help="where prepared data go (or gs://, s3://)"
+    )
     parser.add_argument(
         "--source",
-        type=lambda text: text if "://" in text else Path(text),
-        help=f"published folder, or zip ({', '.join(ARCHIVES)}); default: download it",
+        help=f"published folder (or gs://, s3://), or zip ({', '.join(ARCHIVES)}); "
+        "default: download it",
     )
     parser.add_argument("--rate", type=int, choices=rates, default=rates[0], help="Hz")
     parser.add_argument(
@@ -172,30 +187,23 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"--databases: no {unknown[0]!r}: there are {', '.join(DATABASES)}")
     if args.beam is not None and args.name in ("simulated", "own"):
         parser.error(f"{args.name} is made by one process: --beam does not apply")
-    if "://" in str(args.data_dir) and (args.beam is None or args.overwrite):
-        parser.error(f"--data_dir {args.data_dir}: with --beam, and without --overwrite, only")
+    if "://" in args.data_dir and args.beam is not None and args.overwrite:
+        parser.error(f"--data_dir {args.data_dir}: with --beam without --overwrite only")
     if args.records is not None and args.records < 1:
         parser.error(f"--records {args.records}: at least 1")
-    if args.name in ARCHIVES and args.source and is_archive(args.source):
-        return args
-    if isinstance(args.source, str):
-        parser.error(f"--source {args.source}: only a zip archive is read from there")
     try:
-        args.data_dir = args.data_dir.expanduser()
-        args.source = args.source and args.source.expanduser()
-    except RuntimeError as error:  # no such user, or one without a home folder
-        parser.error(f"--data_dir {args.data_dir}, --source {args.source}: {error}")
-    try:
+        args.data_dir = remote.path(args.data_dir)
+        if args.name in ARCHIVES and args.source and is_archive(args.source):
+            args.source = args.source if "://" in args.source else Path(args.source)
+            return args
+        args.source = args.source and remote.path(args.source)
         if args.source and not (args.source.is_dir() and any(args.source.iterdir())):
             parser.error(f"--source {args.source}: no such folder, or it is empty")
+    except SourceError as error:
+        parser.error(str(error))
     except OSError as error:
         parser.error(f"--source {args.source}: {error.strerror}")
     return args
-
-
-def _place(text: str) -> Path:
-    """A local folder, or one of an object store, of which workers write the shards."""
-    return epath.Path(text) if "://" in text else Path(text)  # type: ignore[return-value]
 
 
 def _joined(argv: Sequence[str]) -> list[str]:
@@ -289,6 +297,15 @@ def _build(builder: tfds.core.DatasetBuilder, args: argparse.Namespace) -> None:
         except BaseException:
             _remove_traces(builder, args.data_dir if not existed else None)
             raise
+
+
+def _build_here(there: tfds.core.DatasetBuilder, args: argparse.Namespace, data_dir: Path) -> None:
+    """Builds in a folder of this machine what is then copied into a store."""
+    args = copy.copy(args)
+    args.data_dir = data_dir
+    made = _builder(args, data_dir)
+    _build(made, args)
+    remote.put(Path(made.data_path), there.data_path)
 
 
 def _replace(there: tfds.core.DatasetBuilder, args: argparse.Namespace) -> None:
