@@ -1,11 +1,14 @@
 """Published systems, one file each: `build(config) -> Method`. What they share is in `shared/`."""
 
+import dataclasses
+import functools
 import importlib
 import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from ecg_jax import Config
 from ecg_jax.errors import UserError
@@ -55,6 +58,24 @@ class Plan(NamedTuple):
     steps: int
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("index", "value"), meta_fields=("axis",)
+)
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Rows of one of the memory's arrays that an update writes: `value` at `index` (int32) along
+    `axis`. The array itself is read and written there only, whether the update is made or not."""
+
+    index: jax.Array
+    value: jax.Array
+    axis: int = 0
+
+    def into(self, array: jax.Array, made: jax.Array | bool = True) -> jax.Array:
+        """The array with these rows, if the update is `made`."""
+        place = (slice(None),) * self.axis + (self.index,)
+        return array.at[place].set(jnp.where(made, self.value, array[place]))
+
+
 class Method(NamedTuple):
     """A system as pure functions; `params` are trained, `state` is not.
 
@@ -66,7 +87,8 @@ class Method(NamedTuple):
         float32 [B, D], new state). What `loss` sees of an ECG that is augmented already.
       encode_text: (params, float [B, F]) -> unit vectors [B, E]; None without a text side.
       memory: (params, state, Plan) -> a dict, what training alone remembers (a target network, a
-        queue): `loss` finds it as state["memory"] and returns it so; or None.
+        queue): `loss` finds it as state["memory"] and returns it so, or `Rows` of what is in it;
+        or None.
       rows: names of what in the memory lies in parts over the devices, by its first axis.
       after_update: (params, state) -> state, once the optimiser has stepped (EMA); or None.
       bounded: params -> params, what the optimiser has made of them brought back to where they may

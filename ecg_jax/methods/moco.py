@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ecg_jax import Config
 from ecg_jax.errors import UserError
 from ecg_jax.losses.dictionary import queue_info_nce, swapped_info_nce
-from ecg_jax.methods import Method, Plan, View
+from ecg_jax.methods import Method, Plan, Rows, View
 from ecg_jax.methods.shared import ema, health
 from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.heads import MLP, normalize
@@ -89,8 +89,8 @@ def with_queue(config: Config) -> Method:
         age = jnp.sum(jnp.where(filled, step - written, 0)) / jnp.maximum(filled.sum(), 1)
         new = {
             "target": target,
-            "queue": memory["queue"].at[:, step % slots].set(k),
-            "rows": memory["rows"].at[:, step % slots].set(view.row),
+            "queue": Rows(step % slots, k, axis=1),
+            "rows": Rows(step % slots, view.row, axis=1),
             "written": written.at[step % slots].set(step),
             "step": step + 1,
         }

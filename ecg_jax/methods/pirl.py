@@ -9,7 +9,7 @@ from ecg_jax.data import augment
 from ecg_jax.data.augment import jigsaw
 from ecg_jax.errors import UserError
 from ecg_jax.losses.nce import memory_nce
-from ecg_jax.methods import Method, Plan, View
+from ecg_jax.methods import Method, Plan, Rows, View
 from ecg_jax.methods.shared import health
 from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.heads import MLP, normalize
@@ -33,10 +33,10 @@ def draw_negatives(
     return (row[:, None] + jax.lax.top_k(allowed, count)[1]) % records
 
 
-def remember(bank: jax.Array, row: jax.Array, f: jax.Array, momentum: float) -> jax.Array:
-    """Section 2.2: m_I, unit vectors, are running means of f(v_I)."""
-    mean = momentum * bank[row] + (1 - momentum) * jax.lax.stop_gradient(f)
-    return bank.at[row].set(normalize(mean))
+def remember(own: jax.Array, row: jax.Array, f: jax.Array, momentum: float) -> Rows:
+    """Section 2.2: m_I, unit vectors, are running means of f(v_I); `own` are those of `row`."""
+    mean = momentum * own + (1 - momentum) * jax.lax.stop_gradient(f)
+    return Rows(row, normalize(mean))
 
 
 def build(config: Config) -> Method:
@@ -94,7 +94,7 @@ def build(config: Config) -> Method:
         of_pieces = memory_nce(g, own, others, m.temperature)
         of_whole = memory_nce(f, own, others, m.temperature)
         value = m.jigsaw_weight * of_pieces + (1 - m.jigsaw_weight) * of_whole  # equation 5
-        memory = {"bank": remember(bank, view.row, f, m.bank_momentum), "records": records}
+        memory = {"bank": remember(own, view.row, f, m.bank_momentum), "records": records}
         metrics = {**health.of_pairs(f, g), "bank_cosine": jnp.sum(own * f, axis=-1).mean()}
         return value, ({**state, **updated, "memory": memory}, metrics)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ecg_jax import Config
 from ecg_jax.errors import UserError
 from ecg_jax.losses.assignment import sinkhorn, swapped_prediction
-from ecg_jax.methods import Method, Plan, View
+from ecg_jax.methods import Method, Plan, Rows, View
 from ecg_jax.methods.shared import health
 from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.heads import MLP, normalize
@@ -81,7 +81,7 @@ def build(config: Config) -> Method:
         new = {**memory, "step": memory["step"] + 1}
         if slots:
             slot = memory["step"] % slots  # filled longest ago
-            new["queue"] = memory["queue"].at[:, slot].set(jax.lax.stop_gradient(z))
+            new["queue"] = Rows(slot, jax.lax.stop_gradient(z), axis=1)
         nearest = scores == scores.max(axis=-1, keepdims=True)
         metrics = {
             **health.of_pairs(z[:, 0], z[:, 1]),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from ecg_jax import Config
-from ecg_jax.methods import Method, lasting
+from ecg_jax.methods import Method, Rows, lasting
 from ecg_jax.runtime import parallel
 from ecg_jax.training import feed, optim
 from ecg_jax.training.packing import Flattened, Forms, Packed, Packing
@@ -53,8 +53,7 @@ def make_dispatch(
             config.average, state.step, state.average, (params, lasting(new_method))
         )
         new = TrainState(state.step + 1, params, new_method, new_optimizer, average)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        state = chosen(jnp.isfinite(loss) & jnp.isfinite(norm), new, state)
         layout = state_layout(config, method, state, mesh_size())
         state = jax.lax.with_sharding_constraint(state, layout)
         return state, {"loss": loss, "gradient_norm": norm, **metrics}
@@ -87,6 +86,16 @@ def make_dispatch(
         return form.apart(packing.unpack(carry)), jax.vmap(told[0].unpack)(metrics)
 
     return dispatch
+
+
+def chosen(made: jax.Array, new: Tree, old: Tree) -> Tree:
+    """The new state if an update is made, else the old one; of an array of which `Rows` are
+    written nothing else is touched."""
+
+    def choose(new: Any, old: jax.Array) -> jax.Array:
+        return new.into(old, made) if isinstance(new, Rows) else jnp.where(made, new, old)
+
+    return jax.tree.map(choose, new, old, is_leaf=lambda x: isinstance(x, Rows))
 
 
 def mesh_size() -> int:

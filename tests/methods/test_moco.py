@@ -145,6 +145,7 @@ def test_keys_are_shuffled_over_the_parts_that_statistics_are_of(parts, shuffled
     memory = method.memory({}, {"batch_stats": {}}, methods.Plan(tiny.B, STEPS))
     state = {"batch_stats": {}, "memory": memory}
     _, (after, _) = method.loss({}, state, tiny.view(), jax.random.key(0))
+    after = tiny.written({"memory": after["memory"]}, {"memory": memory})
     queries, keys = seen
     x = np.asarray(tiny.two_views(tiny.view()))
     np.testing.assert_array_equal(queries, x[:, 0])

@@ -10,6 +10,7 @@ import numpy as np
 from ecg_jax import methods
 from ecg_jax.methods.shared.towers import Towers
 from ecg_jax.models.siamese import encoder
+from ecg_jax.training.step import chosen
 
 B, T, D = 16, 128, 8
 
@@ -57,13 +58,19 @@ def two_views(view):
     return jnp.stack([view.ecg, 0.8 * jnp.roll(view.ecg, T // 4, axis=1)], axis=1)
 
 
+def written(new, state):
+    """A method's new state, what it writes into its memory being written."""
+    return chosen(True, new, state)
+
+
 def step(method):
     """jitted (params, state, View) -> ((loss, (new state, metrics)), gradients in both), of
     `two_views`."""
 
     def loss(params, state, view):
         with mock.patch.object(Towers, "views", lambda self, key, view: two_views(view)):
-            return method.loss(params, state, view, jax.random.key(0))
+            value, (new, metrics) = method.loss(params, state, view, jax.random.key(0))
+            return value, (written(new, state), metrics)
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True, allow_int=True))
 
