@@ -84,6 +84,7 @@ def to_english(report: str) -> str:
     return _join(pieces)
 
 
+@functools.lru_cache(2**16)  # training, its fingerprint and each evaluation ask for the same ones
 def render(report: str, language: str = "english") -> str:
     """The cleaned report, in English or in the language it was published in.
 

@@ -198,6 +198,13 @@ def test_damaged_glossary_row(monkeypatch):
         list(reports._glossary_rows())
 
 
+def test_a_report_is_rendered_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(reports, "to_english", lambda text: asked.append(text) or text)
+    assert [reports.render("ein Bericht, nur hier") for _ in range(3)][2] == asked[0]
+    assert len(asked) == 1
+
+
 def test_render():
     report = "sinusrhythmus 4.46     unbestÄtigter bericht"
     assert reports.render(report, "original") == "sinusrhythmus"
