@@ -3,7 +3,10 @@
 import argparse
 import dataclasses
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import agreement
 import jax
@@ -20,6 +23,9 @@ from ecg_jax.run import config as config_lib
 from ecg_jax.run.experiment import open_experiment
 from ecg_jax.runtime import parallel
 from ecg_jax.training import feed
+from launch import local
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -94,6 +100,49 @@ def test_a_table_is_trained_evaluated_and_not_done_twice(table, tmp_path, monkey
     monkeypatch.setattr(reproduce, "recipe", other)
     with pytest.raises(UserError, match=r"holds another run: optimizer.learning_rate is"):
         run(monkeypatch, "--out", str(tmp_path), "--seeds", "3")
+
+
+def test_two_processes_make_one_table(simulated, tmp_path):
+    """Both take part in every run: there is one of each, and one writes."""
+    program = [sys.executable, "tests/small_table.py", str(simulated), "etp-table2"]
+    launch = [sys.executable, "-m", "launch.local", "--processes=2", "--devices=1", "--"]
+    done = subprocess.run(
+        [*launch, *program, f"--out={tmp_path / 'out'}"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written: ") == 2  # by the evaluation, and of the table
+    steps = [json.loads(line) for line in (tmp_path / "out/etp_3/metrics.jsonl").open()]
+    steps = [row["step"] for row in steps if "loss" in row]
+    assert steps == list(range(1, len(steps) + 1))
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {row["encoder"] for row in rows} == {"trained", "random"}
+    assert len({json.dumps(row, sort_keys=True) for row in rows}) == len(rows)
+
+
+def test_two_processes_of_different_tables_are_refused(simulated, tmp_path):
+    port = local.free_port()
+    program = [sys.executable, "tests/small_table.py", str(simulated), "etp-table2"]
+    flags = [f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--out={tmp_path / 'out'}"]
+    running = [
+        subprocess.Popen(
+            [*program, *flags, f"--process={i}", f"--tasks={task}"],
+            cwd=ROOT,
+            env=os.environ | local.environment(1, 0, i) | {"PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i, task in enumerate(("super", "sub"))
+    ]
+    for process in running:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 2
+        assert "hosts with different options: tasks is 'super' on process 0" in errors
+    assert not (tmp_path / "out").exists()
 
 
 def test_baselines_stand_beside_the_method_and_their_own_papers(
