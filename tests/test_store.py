@@ -78,7 +78,7 @@ def _chain(tmp_path, served):
             check=False,
         )
 
-    for line in ("200 ", "is already prepared in gs://bucket/data"):
+    for line in ("402 files agree with SHA256SUMS.txt", "is already prepared in gs://bucket/data"):
         prepared = run(*PREPARE)
         assert prepared.returncode == 0, prepared.stderr
         assert line in prepared.stdout

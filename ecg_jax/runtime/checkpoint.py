@@ -3,9 +3,9 @@
     <folder>/<step>/arrays/      what orbax writes, beside the training: `arrays.py`
     <folder>/<step>/index.json   written last: without it there is no checkpoint
 
-The index has the arrays' names, shapes and types, and each file's sha256. So a checkpoint says
-whether it fits before it is read, and whether it is whole; it goes onto any number of devices and
-processes.
+The index has the arrays' names, shapes and types, each file's sha256 and, as a seal, its own. So a
+checkpoint says whether it fits before it is read, and whether it is whole; it goes onto any number
+of devices and processes.
 """
 
 import hashlib
@@ -98,6 +98,7 @@ class Checkpoints:
                 where = folder / ARRAYS
                 found = [file.relative_to(where).as_posix() for file in storage.files(where)]
                 index["sha256"] = {name: _sha256(where / name) for name in found}
+                index["seal"] = _seal(index)
                 files.write_whole(folder / INDEX, json.dumps(index).encode())
                 for old in self.steps()[: -self._keep]:
                     storage.remove(self.folder / str(old))
@@ -213,12 +214,26 @@ def _read(folder: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
+    """Raises a UserError for an index that can be none, or is not as it was sealed."""
     try:
         index = json.loads((folder / INDEX).read_bytes())
-        _ = index["notes"], index["arrays"], index["sha256"] if index["format"] == FORMAT else ""
-        return index
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{INDEX}: {error}") from error
+        arrays, version = index["arrays"], index["format"]
+        for array in arrays.values():
+            _ = array["dtype"], list(array["shape"])
+        if not isinstance(version, int) or not isinstance(index["notes"], dict):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{INDEX} is cut short, or differs from what was written") from error
+    # Format 1 had no seal, and a later one may have another: `check_structure` refuses it.
+    if version == FORMAT and index.get("seal") != _seal(index):
+        raise UserError(f"{INDEX} differs from its seal")
+    return index
+
+
+def _seal(index: dict[str, Any]) -> str:
+    """sha256 of all that an index says."""
+    said = {name: value for name, value in index.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def check_structure(folder: Path, index: dict[str, Any], like: Tree) -> None:

@@ -23,29 +23,34 @@ def read_format_1(folder: Path, index: dict[str, Any], like: dict[str, Any]) -> 
     and file, and sha256, the index has.
 
     Raises:
-      UserError: a part is missing, cut short or changed.
+      UserError: a part is missing, cut short or changed, or the index says of it what cannot be.
     """
-    found = {}
-    for name, leaf in like.items():
-        out, filled = np.empty(leaf.shape, leaf.dtype), 0
-        for part in index["arrays"][name]["parts"]:
-            data = _part(folder, part, out.dtype)
-            spans = zip(part["start"], part["shape"], strict=True)
-            out[tuple(slice(start, start + size) for start, size in spans)] = data
-            filled += data.size
-        if filled != out.size:
-            raise UserError(f"parts of {name} are missing")
-        sharding = getattr(leaf, "sharding", None)
-        if sharding is None:
-            found[name] = jax.numpy.asarray(out)
-        else:
-            callback = out.__getitem__
-            found[name] = jax.make_array_from_callback(out.shape, sharding, callback)
-    return found
+    try:
+        parts = {name: index["arrays"][name]["parts"] for name in like}
+        return {name: _joined(folder, name, parts[name], leaf) for name, leaf in like.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError("its index does not say where the parts lie") from error
+
+
+def _joined(folder: Path, name: str, parts: list[dict[str, Any]], leaf: Any) -> jax.Array:
+    out, filled = np.empty(leaf.shape, leaf.dtype), np.zeros(leaf.shape, bool)
+    for part in parts:
+        spans = zip(part["start"], part["shape"], strict=True)
+        where = tuple(slice(start, start + size) for start, size in spans)
+        out[where] = _part(folder, part, out.dtype)
+        filled[where] = True
+    if not filled.all():
+        raise UserError(f"parts of {name} are missing")
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        return jax.numpy.asarray(out)
+    return jax.make_array_from_callback(out.shape, sharding, out.__getitem__)
 
 
 def _part(folder: Path, part: dict[str, Any], dtype: np.dtype) -> np.ndarray:
     path, size = folder / part["file"], math.prod(part["shape"]) * dtype.itemsize
+    if path.parent != folder or size < 0:
+        raise UserError(f"{part['file']!r} is no file of this checkpoint")
     try:
         with storage.reached(path), path.open("rb") as file:
             file.seek(part["offset"])
@@ -73,6 +78,7 @@ def read_orbax(folder: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
 def _read_orbax(folder: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
     try:
         notes = json.loads((folder / "notes" / "metadata").read_bytes())
+        _ = notes["sha256"].items()
         return arrays.read(folder / "state", like), notes
     except Exception as error:  # whatever a damaged file makes orbax raise
         text = " ".join(str(error).split()) or type(error).__name__

@@ -432,7 +432,7 @@ def readers() -> list[Reader]:
         Reader("the text cache", write_cache, read_cache, nothing),
         Reader("a run's config", write_run, read_run, anything),
         Reader("a run's results", write_results, read_results, of_results),
-        Reader("checkpoints", write_checkpoints, read_checkpoints, of_checkpoints, (".bin",)),
+        Reader("checkpoints", write_checkpoints, read_checkpoints, of_checkpoints),
         Reader("an exported model", write_exported, read_exported, nothing, skip=4),
     ]
 

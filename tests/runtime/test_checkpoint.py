@@ -83,7 +83,30 @@ def delete(folder):
     largest_file(folder).unlink()
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_a_bit, delete])
+def index(change):
+    """A damage of what a checkpoint says of itself."""
+
+    def damage(folder):
+        text = (folder / "index.json").read_text()
+        (folder / "index.json").write_text(change(text))
+
+    return damage
+
+
+DAMAGES = {
+    "cut": truncate,
+    "flipped": flip_a_bit,
+    "gone": delete,
+    "index cut": index(lambda text: text[:50]),
+    "index a list": index(lambda text: f"[{text}]"),
+    "index of other arrays": index(lambda text: text.replace('{"kernel": ', '["kernel"], "x": {')),
+    "index of other notes": index(lambda text: text.replace('"best": 0.2', '"best": 0.3')),
+    "index of no format": index(lambda text: text.replace('"format": 2', '"format": "2"')),
+    "index of format 1": index(lambda text: text.replace('"format": 2', '"format": 1')),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, damage):
     checkpoints = saved(tmp_path, 1, 2)
     damage(tmp_path / "2")
@@ -206,3 +229,21 @@ def test_checkpoints_of_earlier_versions_are_read(tmp_path, version):
     step, tree, notes = Checkpoints(tmp_path / "last").restore(like)
     assert (step, notes["best"]) == (7, 0.75)
     jax.tree.map(np.testing.assert_array_equal, tree, stored_state())
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"file": "../../elsewhere.bin"}, "is no file of this checkpoint"),
+        ({"start": [0]}, "does not say where"),
+        ({"shape": [1, 2]}, "is cut short"),
+    ],
+)
+def test_parts_of_format_1_lie_in_its_folder_and_make_a_whole(tmp_path, change, line):
+    shutil.copytree(STORED / "format1", tmp_path / "last")
+    (path,) = (tmp_path / "last").rglob("index.json")
+    index = json.loads(path.read_text())
+    next(v for v in index["arrays"].values() if len(v["shape"]) == 2)["parts"][0].update(change)
+    path.write_text(json.dumps(index))
+    with pytest.warns(UserWarning, match=line), pytest.raises(UserError, match="is whole"):
+        Checkpoints(tmp_path / "last").restore(stored_state())
