@@ -24,6 +24,8 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import fsspec
 
+STALE_SECONDS = 5.0  # of a lock, where SHALLOW is set
+
 
 class Store(fsspec.AbstractFileSystem):
     protocol = ("gcs", "gs", "s3")
@@ -163,11 +165,16 @@ class _Google(BaseHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_):
+        """A client that is killed says no farewell."""
+
+
 @contextlib.contextmanager
 def served(folder):
     """Serves the store in `folder`: the environment in which tensorstore asks there."""
     handler = type("Handler", (_Google,), {"folder": Path(folder), "protocol_version": "HTTP/1.1"})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _Server(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield {
@@ -191,7 +198,7 @@ if __name__ == "__main__":
         from ecg_jax.runtime import lock
 
         resnet1d.STAGES = agreement.SHALLOW
-        lock.RENEW_SECONDS, lock.STALE_SECONDS = 0.5, 5.0
+        lock.RENEW_SECONDS, lock.STALE_SECONDS = 0.5, STALE_SECONDS
     program = sys.argv[1]
     sys.argv = sys.argv[1:]
     if program.endswith(".py"):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -84,6 +85,7 @@ def _chain(tmp_path, served):
         assert line in prepared.stdout
     killed = run(*TRAIN, fault={"kind": "kill", "process": 0, "step": 7})
     assert killed.returncode == -signal.SIGKILL, killed.stderr
+    time.sleep(object_store.STALE_SECONDS)  # so long it has the killed run's lock
     done = run(*TRAIN)
     assert done.returncode == 0, done.stderr
     assert "resumed at step 5" in done.stdout
