@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -83,12 +84,13 @@ def _chain(tmp_path, served):
         prepared = run(*PREPARE)
         assert prepared.returncode == 0, prepared.stderr
         assert line in prepared.stdout
-    killed = run(*TRAIN, fault={"kind": "kill", "process": 0, "step": 7})
+    killed = run(*TRAIN, fault={"kind": "kill", "process": 0, "step": 10})
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     time.sleep(object_store.STALE_SECONDS)  # so long it has the killed run's lock
     done = run(*TRAIN)
     assert done.returncode == 0, done.stderr
-    assert "resumed at step 5" in done.stdout
+    # At step 8 the checkpoint of step 4 was waited for; that of step 8 may be whole.
+    assert re.search("resumed at step [48]", done.stdout), done.stdout
 
     def stored():
         names = {p.name.replace("%2F", "/") for p in (tmp_path / "store").iterdir()}
@@ -96,12 +98,12 @@ def _chain(tmp_path, served):
 
     found = stored()
     assert {"config.json", "metrics.jsonl", "results.json", "predictions.npz"} <= found
-    assert {"report.html", "pictures.npz", "checkpoints/last/15/index.json"} <= found
+    assert {"report.html", "pictures.npz", "checkpoints/last/12/index.json"} <= found
     assert any(name.startswith("tensorboard/") for name in found)
     assert "lock" not in found
     lines = (tmp_path / "store" / "bucket%2Frun%2Fmetrics.jsonl").read_text().splitlines()
     steps = [row["step"] for row in map(json.loads, lines) if "loss" in row]
-    assert steps == list(range(1, 16))
+    assert steps == list(range(1, 13))
     asked = ["--protocols=knn", "--tasks=super"]
     evaluated = run("ecg_jax.evaluate", "--workdir=gs://bucket/run", *asked)
     assert evaluated.returncode == 0, evaluated.stderr
