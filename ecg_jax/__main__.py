@@ -18,7 +18,7 @@ COMMANDS = {
 
 # What the extra `train` installs, by the names that are imported.
 TRAIN = ("array_record", "grain", "importlib_resources", "tensorboardX", "tensorflow_datasets")
-TRAIN += ("transformers", "wfdb")
+TRAIN += ("orbax", "requests", "transformers", "wfdb")
 
 
 def main() -> None:

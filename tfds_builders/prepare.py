@@ -42,8 +42,14 @@ def main(argv: list[str] | None = None) -> int:
     args = _parse(argv)
     nameless_owners()
     local = os.environ.get("ECG_JAX_LOCAL")  # what is copied from and to a store lies there
-    with tempfile.TemporaryDirectory(prefix="ecg_jax.", dir=local) as scratch:
-        return _prepare(args, Path(scratch))
+    try:
+        if local:
+            Path(local).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="ecg_jax.", dir=local) as scratch:
+            return _prepare(args, Path(scratch))
+    except OSError as error:
+        print(f"{args.name}: {error}", file=sys.stderr)
+        return 2
 
 
 def _prepare(args: argparse.Namespace, scratch: Path) -> int:
