@@ -207,6 +207,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params)))
 
 
+def test_a_transfer_in_the_loop_ends_the_run(whole_run, tmp_path, monkeypatch):
+    config, _ = whole_run
+    monkeypatch.setattr(train, "make_dispatch", lambda *_: lambda *_: jax.numpy.sin(np.ones(3)))
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        train.train(config, tmp_path / "run")
+
+
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(whole_run, tmp_path, monkeypatch):
     config, whole = whole_run
     usage = type("Usage", (), {"free": 1000})
