@@ -36,5 +36,10 @@ def read_annotations(stem: Path, extension: str, rate: float) -> list[Annotation
         raise RecordError(f"{path}: unreadable annotations ({error})") from error
     if found.fs not in (None, rate):
         raise RecordError(f"{path}: annotated at {found.fs} Hz, not {rate} Hz")
+    if not len(found.sample) == len(found.symbol) == len(found.aux_note):
+        raise RecordError(f"{path}: unreadable annotations (marks without a code)")
     columns = found.sample.tolist(), found.symbol, found.aux_note
-    return [Annotation(*mark) for mark in zip(*columns, strict=True)]
+    marks = [Annotation(*mark) for mark in zip(*columns, strict=True)]
+    if unknown := [mark.sample for mark in marks if not isinstance(mark.symbol, str)]:
+        raise RecordError(f"{path}: the mark at sample {unknown[0]} has a code that WFDB lacks")
+    return marks

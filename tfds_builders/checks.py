@@ -94,7 +94,8 @@ def _mask_constant(example: Example, candidates: np.ndarray) -> None:
         raise RecordError(f"{example['record_id']}: all leads are constant to the microvolt")
     example["ecg"] = np.where(mask, example["ecg"], 0).astype(np.int16)
     example["lead_mask"] = mask
-    example["dead_leads"] = [LEADS[i] for i in np.flatnonzero(constant)]
+    found = {LEADS[i] for i in np.flatnonzero(constant)} | set(example.get("dead_leads", ()))
+    example["dead_leads"] = [lead for lead in LEADS if lead in found]
 
 
 def check_limb_leads(ecg: np.ndarray, lead_mask: np.ndarray, within: float = 0) -> None:

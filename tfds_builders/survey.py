@@ -81,14 +81,21 @@ def _absent(
 def _unlisted(
     source: Path, files: list[str], sums: Mapping[str, str], suffixes: Collection[str]
 ) -> dict[str, str]:
-    """Files that `SHA256SUMS.txt`, where there is one, does not list."""
     there = with_suffix(files, suffixes)
-    unlisted = [file for file in there if file not in sums]
-    if not sums or not unlisted:
+    return {stem_of(file): reason for file, reason in unlisted(source, there, sums).items()}
+
+
+def unlisted(source: Path, there: Sequence[str], sums: Mapping[str, str]) -> dict[str, str]:
+    """{file: reason} of records' files that `SHA256SUMS.txt`, where there is one, does not list.
+
+    Raises SourceError where it lists none of them.
+    """
+    missing = [file for file in there if file not in sums]
+    if not sums or not missing:
         return {}
-    if len(unlisted) == len(there):
+    if len(missing) == len(there):
         raise SourceError(
             f"{source / SUMS}: lists {len(sums)} files and none of the {len(there)} of records "
             f"that are there, such as {there[0]}: is it of another folder?"
         )
-    return {stem_of(file): f"{file}: not listed in {SUMS}" for file in unlisted}
+    return {file: f"{file}: not listed in {SUMS}" for file in missing}

@@ -10,6 +10,7 @@ import wfdb
 from ecg_jax.data import records
 from ecg_jax.errors import UserError
 from tfds_builders import prepare
+from tfds_builders.annotations import read_annotations
 from tfds_builders.errors import RecordError
 from tfds_builders.leads import LEADS
 from tfds_builders.mit_bih import read
@@ -175,6 +176,16 @@ def test_truncated_and_missing_annotations_are_refused(tmp_path):
     path.unlink()
     with pytest.raises(RecordError, match=r"100\.atr: no such file"):
         read.examples(stem, "100", 1, 100, {})
+
+
+def test_a_code_that_there_is_not(tmp_path):
+    stem = write_annotated(tmp_path, [(20, "+", "(N"), (300, "N", "")])
+    path = stem.with_suffix(".atr")
+    one, none = ((code << 10 | 280).to_bytes(2, "little") for code in (1, 15))
+    assert path.read_bytes().count(one) == 1
+    path.write_bytes(path.read_bytes().replace(one, none))
+    with pytest.raises(RecordError, match="mark at sample 300 has a code that WFDB lacks"):
+        read_annotations(stem, "atr", 360)
 
 
 def test_annotations_that_say_nothing(tmp_path):

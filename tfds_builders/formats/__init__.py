@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tfds_builders.errors import RecordError, SourceError
+from tfds_builders.files import capitals
 from tfds_builders.formats import arrays, dicom, edf, vendors, wfdb
 from tfds_builders.formats.found import Found
 
@@ -77,7 +78,7 @@ def find(path: Path) -> Path:
             return path
         if header.is_file():
             return header
-        kind = "a folder, not a recording" if path.is_dir() else "no such file"
+        kind = "a folder, not a recording" if path.is_dir() else f"no such file{capitals(path)}"
     except (OSError, ValueError):
         kind = "no such file"
     raise RecordError(f"{path}: {kind}")

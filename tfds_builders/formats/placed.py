@@ -21,12 +21,14 @@ class Placed(NamedTuple):
     lead_mask: bool [12].
     derived: names of the leads that were computed from others.
     notes: what was left out or taken for something else, a sentence each.
+    flat: names of the leads that hardly ever change.
     """
 
     microvolts: np.ndarray
     lead_mask: np.ndarray
     derived: tuple[str, ...]
     notes: tuple[str, ...]
+    flat: tuple[str, ...]
 
 
 def place(found: Found, where: Path) -> Placed:
@@ -64,7 +66,9 @@ def place(found: Found, where: Path) -> Placed:
     derived = _derive(ecg, mask)
     if derived.any():
         notes.append(f"computed from the other limb leads: {_names(derived)}")
-    return Placed(ecg, mask, tuple(np.array(LEADS)[derived].tolist()), tuple(notes))
+    names = np.array(LEADS)
+    flat = tuple(names[dead].tolist())
+    return Placed(ecg, mask, tuple(names[derived].tolist()), tuple(notes), flat)
 
 
 def _names(which: np.ndarray) -> str:

@@ -16,13 +16,14 @@ from tfds_builders import formats
 from tfds_builders.build import EcgBuilder, features, multi_hot
 from tfds_builders.download import Published
 from tfds_builders.errors import RecordError, SourceError
-from tfds_builders.files import stem_of, verify_sha256, walk
+from tfds_builders.files import load_sha256, stem_of, verify_sha256, walk
 from tfds_builders.formats.placed import place
 from tfds_builders.jobs import Job
 from tfds_builders.leads import LEADS
 from tfds_builders.own import table as table_lib
 from tfds_builders.own.table import Row, Table
 from tfds_builders.records import to_recording
+from tfds_builders.survey import Survey, unlisted
 
 TASK = "labels"
 _SIGNALS = (".hea", ".dat", ".mat")  # of a WFDB record
@@ -90,6 +91,18 @@ class Builder(EcgBuilder):
                 f"{source}: holds none of the table's recordings, such as {self.table.rows[0].path}"
             )
         return sorted(found)
+
+    def _survey(self, source: Path) -> Survey:
+        """With the recordings of which `SHA256SUMS.txt`, where there is one, lacks a file."""
+        survey, files = super()._survey(source), self._files(source)
+        missing, there = unlisted(source, files, load_sha256(source)), set(files)
+        bad = {
+            row.record_id: missing[file]
+            for row in self.table.rows
+            for file in _files_of(row.path, there)
+            if file in missing
+        }
+        return survey._replace(bad=survey.bad | bad)
 
     def _plan(self, source: Path, files: list[str], sums: dict[str, str]) -> dict[str, list[Job]]:
         assert self.own is not None
@@ -164,5 +177,6 @@ def _example(
             "labels": {TASK: multi_hot(row.labels, classes)} if classes else {},
             "age": np.float32(math.nan if row.age is None else row.age),
             "sex": np.int32(row.sex),
+            "dead_leads": [lead for lead in placed.flat if lead not in placed.derived],
         }
     ]
