@@ -59,6 +59,8 @@ def waiting(total: int, what: str, unit: str = "records") -> Iterator[Wait]:
 
 def leave_out(bar: tqdm, count: int) -> None:
     """Counts what a bar's rate is not to know: it took as long as compilation."""
+    if bar.disable:  # of all processes but the first: such a bar knows no times
+        return
     bar.n += count
     bar.initial = bar.last_print_n = bar.n
     bar.unpause()

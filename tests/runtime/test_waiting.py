@@ -44,6 +44,11 @@ def test_a_bars_rate_leaves_compilation_out():
     bar.close()
 
 
+def test_a_bar_that_shows_nothing_leaves_nothing_out():
+    """Of a second process."""
+    waiting.leave_out(tqdm(total=100, disable=True), 20)
+
+
 def test_durations():
     told = [waiting.duration(s) for s in (3.4, 89, 91, 5000, 8000)]
     assert told == ["3 s", "89 s", "2 min", "83 min", "2 h 13 min"]
