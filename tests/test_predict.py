@@ -3,6 +3,7 @@
 import json
 import stat
 import sys
+from pathlib import Path
 
 import agreement
 import jax
@@ -23,6 +24,8 @@ from ecg_jax.run.experiment import open_experiment
 from ecg_jax.runtime import parallel
 from ecg_jax.runtime.checkpoint import Checkpoints
 from tfds_builders.simulated.simulator import simulate
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -323,3 +326,17 @@ def test_a_training_starts_from_a_model(run, exported, model, tmp_path, capsys):
     config.init = str(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"--config\.init=.*holds no exported model"):
         train.begin(open_experiment(config), tmp_path / "new")
+
+
+@pytest.mark.parametrize("name", ["zero_shot", "probe"])
+def test_notebooks(name, exported, tmp_path, monkeypatch, capsys):
+    """Their cells, one after the other, beside a model."""
+    (tmp_path / "model").symlink_to(exported)
+    monkeypatch.chdir(tmp_path)
+    book = json.loads((ROOT / "examples" / f"{name}.ipynb").read_text())
+    names: dict = {}
+    for cell in book["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            exec("".join(cell["source"]), names)
+    assert "left bundle branch block" in capsys.readouterr().out
