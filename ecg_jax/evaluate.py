@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from ecg_jax import report
+from ecg_jax import Config, report
 from ecg_jax.data import records
 from ecg_jax.data.classes import OWN, TASKS
 from ecg_jax.data.leads import LEADS
@@ -33,6 +33,16 @@ from ecg_jax.run.experiment import Experiment, open_experiment
 from ecg_jax.runtime import hosts, lock, process, storage
 from ecg_jax.runtime.checkpoint import Checkpoints
 
+# What is evaluated, and what there is to choose from.
+_CHOICES = {
+    "tasks": "; ".join(f"{', '.join(tasks)} of {name}" for name, tasks in TASKS.items()),
+    "protocols": ", ".join(examine.PROTOCOLS),
+    "rules": ", ".join(examine.RULES),
+    "fractions": "shares of the labels, such as 0.01,0.1,1",
+    "finetune_fractions": "shares of the labels, such as 0.05,1",
+    "conditions": f"all; {'; '.join(c.name for c in robustness.conditions(500))}",
+    "controls": "; ".join(controls.NAMES),
+}
 LISTS = ("tasks", "protocols", "rules", "fractions", "finetune_fractions", "conditions", "controls")
 
 
@@ -45,7 +55,8 @@ def main() -> None:
     parser.add_argument("--bank", help="whose training reports zero_shot_reports goes through")
     parser.add_argument("--null_draws", type=int, help="random heads drawn for zero-shot's null")
     for name in LISTS:
-        parser.add_argument(f"--{name}", help="comma-separated, if not the run's own")
+        there = _CHOICES[name].replace("%", "%%")
+        parser.add_argument(f"--{name}", help=f"comma-separated, if not the run's own: {there}")
     for field in hosts.FLAGS:
         parser.add_argument(
             f"--{field.name}",
@@ -143,7 +154,7 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
     found = [part._replace(step=step) for part in found]
     rows += across.calibrated(found) + _compared(folder, found, trained.name)
     rows = [{**row, "seed": config.seed, "step": step, "text_tower": tower} for row in rows]
-    rows.sort(key=lambda row: (row["task"], row["protocol"], row["encoder"] != trained.name))
+    rows.sort(key=lambda row: _importance(config, row, trained.name))
     hosts.first_alone(lambda: _write(folder, rows, found))
     decides = heads.fit(trained, step)
     hosts.first_alone(lambda: heads.write(decides, folder / heads.FILE))
@@ -157,6 +168,17 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
     hosts.first_alone(lambda: _report(folder, step, drawn))
     print(f"written: {folder / 'report.html'}")
     return rows
+
+
+def _importance(config: Config, row: results.Row, first: str) -> tuple:
+    """Where a row stands: as the config names tasks and protocols, the trained encoder first."""
+
+    def place(given: Sequence[str], name: str) -> int:
+        return list(given).index(name) if name in given else len(given)
+
+    c = config.evaluate
+    task, protocol = place(c.tasks, row["task"]), place(c.protocols, row["protocol"])
+    return task, row["task"], protocol, row["protocol"], row["encoder"] != first
 
 
 def check_readable(folder: Path) -> None:

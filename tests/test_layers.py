@@ -49,7 +49,14 @@ LAYERS = {
         ("estimate",),
         ("show",),
     ),
-    "run": (("fields",), ("config",), ("experiment",), ("provenance",), ("exported", "workdir")),
+    "run": (
+        ("fields",),
+        ("usage",),
+        ("config",),
+        ("experiment",),
+        ("provenance",),
+        ("exported", "workdir"),
+    ),
     "training": (
         ("feed", "optim", "pace", "profile", "progress", "state"),
         ("packing",),

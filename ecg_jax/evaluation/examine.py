@@ -13,7 +13,7 @@ from ecg_jax.evaluation import challenge, controls, identify, robustness, scorin
 from ecg_jax.evaluation.figures import bootstrap, metrics, results
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.guards import label_check
-from ecg_jax.evaluation.papers import single_label
+from ecg_jax.evaluation.papers import single_label, windows
 from ecg_jax.evaluation.protocols import retrieval, zero_shot
 from ecg_jax.evaluation.scoring import RULES
 from ecg_jax.evaluation.stand_ins import OwnReport, RandomHeads
@@ -287,17 +287,25 @@ FROZEN: dict[str, tuple[Callable[[Subject, str, str], scoring.Fitted], float | N
 }
 
 
+def _of_paper(p: Predictions) -> str:
+    """What the records of the papers' rule are."""
+    if (p.dataset, p.task) == windows.WHERE:
+        return "windows, each with its most serious class of beat"
+    return single_label.SINGLE
+
+
 def rows(predictions: Predictions, *, paper: str, draws: int) -> list[results.Row]:
     """Figures of the test records: the corrected rule's, or those of a paper, "etp" or "mets"."""
     p = predictions
     where: dict[str, Any] = dict(task=p.task, dataset=p.dataset, split="test", protocol=p.protocol)
     where |= dict(encoder=p.encoder, classes=p.classes)
     if p.rule == "paper" and paper == "mets":
-        chosen, note = single_label.mets_set(p.y, p.record_id)
+        chosen, note = single_label.mets_set(p.y, p.record_id, what=_of_paper(p))
         those = (p.y[chosen], p.score[chosen], p.patient_id[chosen])
         found = single_label.mets_rows(*those, draws=draws, records=note, **where)
     elif p.rule == "paper":
         threshold = None if p.protocol == "zero_shot" else p.threshold
+        where["what"] = _of_paper(p)
         found = single_label.etp_rows(p.y, p.score, threshold, p.patient_id, draws=draws, **where)
     else:
         drawn = bootstrap.draws(p.patient_id, draws)

@@ -61,7 +61,7 @@ def judged(split: Records, task: str, rule: str) -> Judged:
     y = split.labels[task]
     if rule == "ecg_fix":
         y = y[:, ecg_fix.kept(split.dataset, split.classes[task])]
-    if rule == "paper" and (split.dataset, task) == ("mit_bih", "aami"):
+    if rule == "paper" and (split.dataset, task) == windows.WHERE:
         y = windows.most_serious(y, split.classes[task])
     rows = single_label.only_one(y) if rule == "paper" else np.flatnonzero(y.any(axis=1))
     if not len(rows):

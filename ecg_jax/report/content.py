@@ -1,7 +1,7 @@
 """What a report shows. Whatever is left empty is left out of the page, which says so."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,7 @@ class Content:
         not given), label (a class; macro if not given), dataset, fraction, source, note.
       history: rows of metrics.jsonl, optionally with `seed`.
       prompts, embeddings, samples: see their classes.
+      words: (dataset, task) -> {class: what it is}.
     """
 
     title: str
@@ -121,6 +122,7 @@ class Content:
     prompts: Sequence[PromptMap] = ()
     embeddings: Sequence[Embedding] = ()
     samples: Sequence[Sample] = ()
+    words: Mapping[tuple[str, str], Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
 
 def check(content: Content) -> None:

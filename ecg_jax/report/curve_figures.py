@@ -1,12 +1,14 @@
 """Figures of curves: ROC and precision-recall, calibration, training."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ecg_jax.evaluation.figures.calibration import drawable, reliability
+from ecg_jax.evaluation.figures.results import counted
 from ecg_jax.report import chart, curves
 from ecg_jax.report.chart import Panel, axes, line, staircase
 from ecg_jax.report.gather import ENCODERS
@@ -99,7 +101,7 @@ def calibration_figure(name: str, y: np.ndarray, probability: np.ndarray) -> Mar
             bars.append(
                 element(
                     "rect",
-                    element("title", f"{i / 10:.1f} to {(i + 1) / 10:.1f}: {n} records"),
+                    element("title", f"{i / 10:.1f} to {(i + 1) / 10:.1f}: {counted(n)}"),
                     x=float(counts.at_x(i / 10)) + 0.5,
                     y=top,
                     width=21.0,
@@ -127,14 +129,17 @@ def calibration_figure(name: str, y: np.ndarray, probability: np.ndarray) -> Mar
 
 
 def training_figures(history: Sequence[dict[str, Any]]) -> list[Markup]:
-    """One figure for each number in the rows of metrics.jsonl, over the steps; a line per seed."""
+    """One figure for each number in the rows of metrics.jsonl, over the steps; a line per seed. One
+    that was written once shows no course, and is left out."""
     names = dict.fromkeys(
         name
         for row in history
         for name, value in row.items()
         if name not in ("step", "seed") and isinstance(value, int | float)
     )
-    shown = [name for name in names if name.rsplit("/", 1)[-1] != "select"]
+    written = Counter((name, row.get("seed")) for row in history for name in row)
+    courses = {name for (name, _), times in written.items() if times > 1}
+    shown = [n for n in names if n.rsplit("/", 1)[-1] != "select" and n in courses]
     shown.sort(key=lambda name: (not name.startswith("validation/"), name != "loss"))
     return [_training_figure(name, history) for name in shown]
 

@@ -104,8 +104,9 @@ def calibration(content: Content) -> list[Fold]:
 
 
 def confusion(content: Content) -> Markup:
-    """Confusion matrices of records with one label: under the corrected rule, and then under the
-    paper's, whose one prompt a class gives cosines that classes cannot be compared by."""
+    """Confusion matrices of records with one label: under the corrected rule, whose scores are made
+    comparable on validation, and then under the paper's. Cosines with the prompts of two classes
+    differ for all records alike, so that a class may never have the highest."""
     trained = [p for p in content.predictions if p.encoder in ("trained", "supervised")]
     chosen: dict[tuple, Predictions] = {}
     for rule in ("corrected", "paper"):
@@ -113,11 +114,12 @@ def confusion(content: Content) -> Markup:
             chosen[first.dataset, first.task, first.protocol, rule] = first
     parts = []
     for p in chosen.values():
-        count = curves.confusion(p.y, p.score)
+        score, highest = _comparable(content, p)
+        count = curves.confusion(p.y, score)
         many = len(p.classes) > MOST_CLASSES
         note = (
             f"{int(count.sum()):,} of {len(p.y):,} records have one label; the prediction is the "
-            f"class with the highest score ({p.rule} rule)."
+            f"class with the highest {highest} ({p.rule} rule)."
         )
         if many:
             note += f" Not drawn: {len(p.classes)} classes."
@@ -128,6 +130,17 @@ def confusion(content: Content) -> Markup:
         body = join([element("p", note), picture])
         parts.append(_details(f"{_name(p)}, {p.rule} rule", body, unfolded=not parts))
     return join(parts)
+
+
+def _comparable(content: Content, p: Predictions) -> tuple[np.ndarray, str]:
+    """Scores [N, K] that classes are compared by, and what they are called."""
+    fitted = next((v for v in content.validation if _same(v) == _same(p)), None)
+    if p.rule != "corrected" or p.protocol in _LOGITS or fitted is None:
+        return p.score, "score"
+    columns = [_probability(p, fitted, k) for k in range(len(p.classes))]
+    unknown = np.full(len(p.y), np.nan)
+    found = np.stack([unknown if c is None else c for c in columns], axis=1)
+    return found, "probability, as fitted on validation"
 
 
 def _groups(

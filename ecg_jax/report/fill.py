@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from ecg_jax.data.classes import TASKS
+from ecg_jax.errors import UserError
+from ecg_jax.evaluation import tasks
 from ecg_jax.evaluation.figures import across, predictions, results
 from ecg_jax.evaluation.figures.predictions import Predictions
-from ecg_jax.evaluation.figures.results import Row
+from ecg_jax.evaluation.figures.results import Row, counted
 from ecg_jax.evaluation.papers import published
 from ecg_jax.report import picture_file
 from ecg_jax.report.content import Content, Embedding, PromptMap, Sample
 from ecg_jax.report.gather import PROTOCOLS
 from ecg_jax.runtime import files
+from ecg_jax.text import prompts
 
 PICTURES = "pictures.npz"
+PUBLISHED = {"ptb_xl": 21_799, "cpsc2018": 6_877, "ludb": 200}  # records, all splits together
 
 
 def content(folder: Path, saved: dict[str, Any]) -> Content:
@@ -58,7 +62,7 @@ def _content(title: str, runs: Mapping[Path, dict[str, Any]], rows: Sequence[Row
     most = {row["dataset"]: 0 for row in rows}
     for row in rows:
         most[row["dataset"]] = max(most[row["dataset"]], row["n"])
-    sizes = " and ".join(f"{n:,} test records of {dataset}" for dataset, n in most.items())
+    sizes = " and ".join(f"{counted(n, 'test record')} of {dataset}" for dataset, n in most.items())
     limits.append(f"At most {sizes}: the intervals say how much that tells.")
     step = next((row.get("step") for row in results.read(first / "results.json")), None)
     pictures = picture_file.read(first / PICTURES, step)
@@ -75,7 +79,18 @@ def _content(title: str, runs: Mapping[Path, dict[str, Any]], rows: Sequence[Row
         prompts=[p for p in pictures if isinstance(p, PromptMap)],
         embeddings=[p for p in pictures if isinstance(p, Embedding)],
         samples=[p for p in pictures if isinstance(p, Sample)],
+        words={(p.dataset, p.task): _words(saved, p) for p in scored},
     )
+
+
+def _words(saved: dict[str, Any], p: Predictions) -> dict[str, str]:
+    """What a task's classes are, as the run's prompts have it."""
+    own = saved["config"]["evaluate"].get("prompts") or None
+    try:
+        entries = prompts.entries_of(p.classes, tasks.section(p.dataset, p.task), own)
+    except UserError:  # the file is gone, or another one
+        return {}
+    return {code: entry["name"] for code, entry in entries.items() if entry["name"] != code}
 
 
 def task_place(dataset: str, task: str) -> tuple[int, int]:
@@ -100,13 +115,23 @@ def describe(folder: Path, saved: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("run", folder.name),
         ("method", config["method"]),
-        ("trained on", f"{config['dataset']}, {config['rate']} Hz, seed {config['seed']}"),
+        ("trained on", f"{_dataset(saved)}, {config['rate']} Hz, seed {config['seed']}"),
         ("text tower", tower["note"]),
         ("splits (sha256)", ", ".join(splits)),
         ("code", f"ecg_jax {saved['ecg_jax']}, commit {saved['commit']}"),
         ("device", saved["device"]),
         ("packages", ", ".join(packages)),
     ]
+
+
+def _dataset(saved: dict[str, Any]) -> str:
+    """Its name, and whether it is all of what was published."""
+    name, counts = saved["config"]["dataset"], saved.get("records")
+    if not counts:  # an earlier run
+        return name
+    sizes = ", ".join(f"{split} {n:,}" for split, n in counts.items())
+    part = "a subset of " if sum(counts.values()) < PUBLISHED.get(name, 0) else ""
+    return f"{part}{name} (records: {sizes})"
 
 
 def papers() -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from ecg_jax.errors import UserError
 from ecg_jax.evaluation.figures.results import MACRO, Row
 from ecg_jax.report.markup import UNKNOWN
 
-RULES = ("paper", "corrected", "ecg_fix")
+RULES = ("corrected", "paper", "ecg_fix")
 PROTOCOLS = {
     "zero_shot": "zero-shot",
     "zero_shot_reports": "zero-shot through the training reports",

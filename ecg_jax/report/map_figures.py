@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ecg_jax.evaluation.figures.results import counted
 from ecg_jax.report import chart
 from ecg_jax.report.chart import Panel, axes, marks, text
 from ecg_jax.report.content import Embedding, PromptMap
@@ -158,7 +159,7 @@ def map_figure(embedding: Embedding) -> Markup:
         if len(own):
             parts.append(marks(panel, own[:, 0], own[:, 1], k, "outlined"))
     count = int(finite.sum())
-    picture = svg(f"Map of {count} records by class", 400, 320, *parts, class_="map")
+    picture = svg(f"Map of {counted(count)} by class", 400, 320, *parts, class_="map")
     return join([_map_legend(embedding, finite), picture])
 
 

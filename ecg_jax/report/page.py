@@ -44,7 +44,7 @@ def render(content: Content) -> str:
     before = [
         Section(
             "Results",
-            result_sections.results(figures, content.published, content.compared),
+            result_sections.results(content, figures),
             "no result rows",
         ),
         Section("Robustness", result_sections.robustness(figures), "not evaluated"),

@@ -1,12 +1,12 @@
 """The sections of tables: results, robustness, retrieval."""
 
 import math
-from collections.abc import Sequence
 
-from ecg_jax.evaluation.figures.results import MACRO, Row
+from ecg_jax.evaluation.figures.results import MACRO
 from ecg_jax.evaluation.figures.tables import METRICS
 from ecg_jax.report import gather, tables
 from ecg_jax.report.class_tables import class_table
+from ecg_jax.report.content import Content
 from ecg_jax.report.gather import ENCODERS, PROTOCOLS, Figures
 from ecg_jax.report.map_figures import Level, interval_figure
 from ecg_jax.report.markup import UNKNOWN, Markup, element, join
@@ -55,7 +55,7 @@ _EXPLANATION = (
 )
 
 
-def results(figures: Figures, published: Published, compared: Sequence[Row] = ()) -> Markup:
+def results(content: Content, figures: Figures) -> Markup:
     """A part for each dataset and task: a figure of intervals, and a table per protocol, with what
     is better than what."""
     own = {key: figure for key, figure in figures.items() if key.protocol != "retrieval"}
@@ -64,13 +64,10 @@ def results(figures: Figures, published: Published, compared: Sequence[Row] = ()
     pairs = [
         element("div", element("dt", name), element("dd", what)) for name, what in _EXPLANATION
     ]
-    parts = [element("dl", *pairs, class_="explanation")]
+    words = element("summary", "What the words mean")
+    parts = [element("details", words, element("dl", *pairs, class_="explanation"))]
     for dataset, task in gather.distinct(own, "dataset", "task"):
-        theirs = [
-            p for p in published if p["task"] == task and (p.get("dataset") or dataset) == dataset
-        ]
-        tested = [r for r in compared if (r["dataset"], r["task"]) == (dataset, task)]
-        parts.append(_task(gather.select(own, dataset=dataset, task=task), theirs, tested))
+        parts.append(_task(content, gather.select(own, dataset=dataset, task=task)))
     return join(parts)
 
 
@@ -103,8 +100,16 @@ def retrieval(figures: Figures) -> Markup:
     return join(parts)
 
 
-def _task(figures: Figures, published: Published, compared: Sequence[Row]) -> Markup:
+def _task(content: Content, figures: Figures) -> Markup:
     dataset, task = gather.distinct(figures, "dataset", "task")[0]
+    published = [
+        p
+        for p in content.published
+        if p["task"] == task and (p.get("dataset") or dataset) == dataset
+    ]
+    compared = [r for r in content.compared if (r["dataset"], r["task"]) == (dataset, task)]
+    scored = [p for p in content.predictions if (p.dataset, p.task) == (dataset, task)]
+    words = content.words.get((dataset, task), {})
     name = f"{dataset} {task}"
     parts = [element("h3", name), _overview(figures, published, name)]
     for protocol in gather.ordered(gather.distinct(figures, "protocol"), PROTOCOLS):
@@ -115,7 +120,7 @@ def _task(figures: Figures, published: Published, compared: Sequence[Row]) -> Ma
             parts.append(tables.protocol_table(figures, _averages(theirs), name, protocol))
             tested = [row for row in compared if row["protocol"] == protocol]
             parts.append(tables.comparison_table(tested, name, protocol))
-            parts.append(class_table(figures, theirs, name, protocol))
+            parts.append(class_table(figures, theirs, name, protocol, scored, words))
     return join(parts)
 
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ecg_jax.evaluation.figures.results import MACRO, Row
+from ecg_jax.evaluation.figures.results import MACRO, Row, counted
 from ecg_jax.evaluation.figures.tables import METRICS
 from ecg_jax.report import gather
 from ecg_jax.report.gather import ENCODERS, PROTOCOLS, RULES, Figures
@@ -216,7 +216,9 @@ def _published_lines(published: Published, columns: list[tuple[str, str]]) -> li
 
 def _rule_head(own: Figures, rule: str) -> str:
     counts = sorted({figure.n for figure in gather.select(own, rule=rule).values()})
-    return f"{rule} rule" + (f", {' or '.join(f'{n:,}' for n in counts)} records" if counts else "")
+    *others, last = counts or [0]
+    numbers = " or ".join([*(f"{n:,}" for n in others), counted(last)])
+    return f"{rule} rule, {numbers}" if counts else f"{rule} rule"
 
 
 def _notes(own: Figures, published: Published) -> Markup:

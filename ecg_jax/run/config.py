@@ -22,6 +22,7 @@ from ecg_jax import Config
 from ecg_jax.data import augment
 from ecg_jax.errors import UserError
 from ecg_jax.run import fields
+from ecg_jax.run import usage as usage_lib
 from ecg_jax.runtime import hosts, storage
 
 PACKAGE = "configs"
@@ -66,11 +67,12 @@ def parse_config(argv: Sequence[str], usage: str, values: flags.FlagValues) -> C
     """
     argv = [fields.as_written(argument) for argument in argv]
     flags.DEFINE_boolean("help", False, "show this text", flag_values=values, short_name="h")
-    if any(a in ("--help", "-h", "-help") for a in argv[1:]):
-        print(usage)
-        raise SystemExit(0)
     given = next((i for i, a in enumerate(argv) if re.match("--?config(=|$)", a)), None)
     file = "" if given is None else _value(argv, given)
+    if any(a in ("--help", "-h", "-help") for a in argv[1:]):
+        folders = (Path(PACKAGE), SHIPPED)
+        print(usage_lib.text(usage, values, folders, _config(located(file)) if file else {}))
+        raise SystemExit(0)
     if given is None or not file:
         raise UserError("--config FILE[:ARGS] is missing, such as --config configs/etp.py:demo")
     words = 1 if "=" in argv[given] else 2
@@ -149,7 +151,7 @@ def _value(argv: Sequence[str], i: int) -> str:
 def _explain(file: str, argv: Sequence[str], error: Exception) -> str:
     """What was wrong with the flags, in one line."""
     given = [m[1] for a in argv if (m := re.match(r"--?config\.([\w.]+)", a))]
-    known = _fields(located(file))
+    known = sorted(_config(located(file)))
     for field in given:
         if known and field not in known:
             near = difflib.get_close_matches(field, known, n=1)
@@ -158,16 +160,16 @@ def _explain(file: str, argv: Sequence[str], error: Exception) -> str:
     return f"{file}: {str(error).strip().splitlines()[-1] if str(error) else error!r}"
 
 
-def _fields(file: str) -> list[str]:
-    """The dotted names of a config's fields, or none if the file itself is at fault."""
+def _config(file: str) -> dict[str, Any]:
+    """A config's fields by dotted names, or none if the file itself is at fault."""
     values = flags.FlagValues()
     argv = ["program", f"--config={file}"]
     config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=argv)
     try:
         values(argv)
     except Exception:  # a config file is code and may raise anything
-        return []
-    return sorted(flatten(values.config.to_dict()))
+        return {}
+    return flatten(values.config.to_dict())
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

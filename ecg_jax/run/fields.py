@@ -301,7 +301,7 @@ def check(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         rule = FIELDS.get(name, Number() if isinstance(value, float) else None)
         if rule is not None and (why := rule.wrong(value)):
-            raise UserError(f"--config.{name}={_shown(value)}: {why}")
+            raise UserError(f"--config.{name}={shown(value)}: {why}")
     if missing := [name for name in COMMON if name not in values]:
         raise UserError(
             f"the config has no field {', '.join(missing[:5])}{', ...' * (len(missing) > 5)}: "
@@ -309,7 +309,7 @@ def check(values: Mapping[str, Any]) -> None:
         )
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 

@@ -98,6 +98,7 @@ def content() -> Content:
             {"step": 1, "loss": 2.0},
             {"step": 2, "loss": math.nan},
             {"step": 2, "validation/zero_shot_super": 0.7},
+        {"step": 3, "validation/zero_shot_super": 0.6},
         ],
         prompts=[prompts],
         embeddings=[Embedding(*of, xy, label, CLASSES, EVIL)],

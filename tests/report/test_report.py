@@ -157,20 +157,52 @@ def test_what_is_better_than_what(html):
 
 def test_training_has_a_line_for_each_seed_and_says_which(content):
     section = re.compile(r'<section id="training".*?</section>', re.DOTALL)
-    alone, several = [{"step": 1, "loss": 2.0, "seed": 3}], []
+    alone, several = [{"step": step, "loss": 2.0, "seed": 3} for step in (1, 2)], []
+    alone.append({"step": 1, "validation/knn": 0.7, "seed": 3})  # one point is no course
     for seed in (3, 5, 8):
         several += [{"step": step, "loss": 2.0 / step, "seed": seed} for step in (1, 2)]
-    several.append({"step": 2, "validation/knn": 0.7, "seed": 5})  # of one seed alone
+    for step in (1, 2):
+        several.append({"step": step, "validation/knn": 0.7, "seed": 5})  # of one seed alone
     drawn = {}
     for name, history in (("alone", alone), ("several", several)):
         page = render(dataclasses.replace(content, history=history))
         drawn[name] = section.search(page)[0]
-    assert "legend" not in drawn["alone"]
+    assert "legend" not in drawn["alone"] and drawn["alone"].count("<figure") == 1
     legend, figures = drawn["several"].split("</p>", 1)
     assert re.findall(r"seed \d(?=</span>)", legend) == ["seed 3", "seed 5", "seed 8"]
     strokes = re.findall(r'class="(curve [^"]*)"', legend)
     assert len(set(strokes)) == 3
     assert re.findall(r'class="(curve [^"]*)"', figures) == [strokes[1], *strokes]
+
+
+def test_classes_are_compared_by_what_validation_made_of_their_scores(content):
+    """A class whose cosines are lower in all records is none that is never found."""
+    (shown, *_) = content.predictions
+    rng = np.random.default_rng(1)
+    y = np.eye(4, dtype=bool)[rng.integers(0, 3, 60)]
+    score = (y + 0.1 * rng.standard_normal(y.shape) - [0, 0, 9, 0]).astype(np.float32)
+    score[:, 3] = np.nan
+    p = shown._replace(y=y, score=score)
+    for validation, right in (([p], 60), ([], int(y[:, :2].sum()))):
+        given = Content("t", predictions=[p], validation=validation)
+        assert f"Confusion matrix: {right} of 60 records are right" in render(given)
+
+
+def test_sensitivity_and_specificity_are_at_validations_threshold(content):
+    p = content.predictions[0]
+    cut = np.array([0.5, np.nan, 0.2, 0.5])
+    words = {("ptb_xl", "super"): {"NORM": "normal ECG"}}
+    page = render(
+        dataclasses.replace(content, predictions=[p._replace(threshold=cut)], words=words)
+    )
+    table = re.search(r"Each of the 4 classes: zero-shot.*?</details>", page, re.DOTALL)[0]
+    found = dict(re.findall(r'<th scope="row">(\w+)(.*?)</tr>', table, re.DOTALL))
+    yes, y = p.score[:, 2] >= 0.2, p.y[:, 2]
+    cells = re.findall("<td>(.*?)</td>", found["NORM"])
+    assert cells[2] == f"{yes[y].mean():.3f}<small>{(yes & y).sum()} of {y.sum()}</small>"
+    assert cells[3] == f"{(~yes)[~y].mean():.3f}<small>{(~yes & ~y).sum()} of {(~y).sum()}</small>"
+    assert "<small>normal ECG" in found["NORM"]
+    assert re.findall("<td>(.*?)</td>", found["MI"])[2] == "\N{EN DASH}"
 
 
 def test_two_rows_for_one_figure_are_an_error(content):

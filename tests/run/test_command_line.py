@@ -1,5 +1,6 @@
 """Wrong input gives one line and exit status 2, and leaves nothing behind."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_arguments_and_overrides():
 def test_a_wrong_command_line(argv, message):
     with pytest.raises(UserError, match=message):
         parse(*argv)
+
+
+def test_help_lists_flags_configs_and_the_fields_of_a_config(capsys):
+    for argv in (["--help"], ["--config", "configs/etp.py:rate=100", "-h"]):
+        with pytest.raises(SystemExit) as end:
+            parse(*argv)
+        assert end.value.code == 0
+        shown = capsys.readouterr().out
+        assert "--workdir" in shown and "etp, " in shown and "simclr" in shown
+        fields = dict(re.findall(r"^  ([\w.]+)= +(.*)$", shown, re.MULTILINE))
+        assert bool(fields) == (len(argv) > 1)
+    assert fields["rate"] == "100  (100, 500)" and fields["epochs"] == "40  (1 to 1,000,000)"
+    assert "dataset" in fields and "cosine" in fields["optimizer.schedule"]
 
 
 def test_a_config_file_with_an_error_says_so(tmp_path):

@@ -24,6 +24,12 @@ COLUMNS = (
 )
 METRICS = ("auroc", "auprc", "f1", "accuracy")
 MACRO = "macro"
+ALONE = "no interval: all with the class, or all without it, are records of one patient"
+
+
+def counted(n: int, what: str = "record") -> str:
+    """`1 record`, `2,198 records`."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def ordered(row: Row) -> Row:
@@ -92,7 +98,7 @@ def rows(
         table.append(row(MACRO, metric, everything, count, note))
     for k, name in enumerate(classes):
         for metric in METRICS:
-            alone = "" if rests_on[metric][k] > 1 else "no interval: one patient"
+            alone = "" if rests_on[metric][k] > 1 else ALONE
             note = reasons[metric][k] or alone
             table.append(row(name, metric, slice(k, k + 1), int(y[:, k].sum()), note))
     return table

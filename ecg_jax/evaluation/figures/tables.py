@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 
 from ecg_jax.evaluation.figures import across
-from ecg_jax.evaluation.figures.results import MACRO, Row
+from ecg_jax.evaluation.figures.results import MACRO, Row, counted
 
 _WIDTH = 96
 _CELL = 21
@@ -49,13 +49,13 @@ def table(rows: Sequence[Row]) -> str:
             continue
         if row["protocol"] == "identify":
             where = ", ".join(filter(None, [title, row.get("condition")]))
-            blocks.setdefault(f"{where}, {row['n']} patients", []).append(row)
+            blocks.setdefault(f"{where}, {counted(row['n'], 'patient')}", []).append(row)
             continue
         if row.get("condition"):
             if row["metric"] in ("auroc", "challenge score"):
                 harder.setdefault((title, row["metric"]), []).append(row)
             continue
-        blocks.setdefault(f"{title}, {row['n']} records", []).append(row)
+        blocks.setdefault(f"{title}, {counted(row['n'])}", []).append(row)
     parts = [_block(title, block) for title, block in blocks.items()]
     return "\n\n".join(parts + [_harder(*key, block) for key, block in harder.items()])
 

@@ -20,6 +20,7 @@ from ecg_jax.evaluation.figures.results import MACRO, Row
 ETP_METRICS = ("auroc", "accuracy", "f1")
 METS_METRICS = ("accuracy", "precision", "recall", "f1")
 METS_RECORDS = 1000
+SINGLE = "single-label records"
 
 _EXTRAS = {"rule": "paper", "fraction": None, "condition": ""}
 
@@ -41,6 +42,7 @@ def mets_set(
     record_id: Sequence[str] | np.ndarray,
     size: int = METS_RECORDS,
     seed: int = 0,
+    what: str = SINGLE,
 ) -> Sample:
     """METS's test set (section 4.1): `size` single-label records, or all if there are fewer.
 
@@ -57,7 +59,7 @@ def mets_set(
     by_id = single[np.argsort(record_id[single])]
     chosen = np.random.default_rng(seed).permutation(len(by_id))[:size]
     few = f", fewer than METS's {size:,}" if len(single) < size else f" of {len(single):,}"
-    return Sample(np.sort(by_id[chosen]), f"{len(chosen):,} single-label records{few}")
+    return Sample(np.sort(by_id[chosen]), f"{len(chosen):,} {what}{few}")
 
 
 def etp_rows(
@@ -68,6 +70,7 @@ def etp_rows(
     *,
     classes: Sequence[str],
     draws: int = 1000,
+    what: str = SINGLE,
     **where: Any,
 ) -> list[Row]:
     """ETP's figures of the single-label records: per class, and their macro means.
@@ -79,6 +82,7 @@ def etp_rows(
       patient_id: [N].
       classes: [K] names.
       draws: number of bootstrap draws, at the threshold chosen once.
+      what: the records are, in a note.
       where: task, dataset, split, protocol, encoder.
 
     Raises:
@@ -89,7 +93,7 @@ def etp_rows(
         raise UserError("no record has exactly one label: ETP's figures cannot be had")
     y, score = np.asarray(y)[rows], np.asarray(score)[rows]
     patient = np.asarray(patient_id)[rows]
-    note = f"{len(rows):,} single-label records"
+    note = f"{len(rows):,} {what}"
     if threshold is None:
         threshold = metrics.best_f1_threshold(y, score)
         note += ", thresholds with the best F1 on these same records"
@@ -173,7 +177,7 @@ def mets_rows(
         }
         return {**where, "label": label, "metric": metric, **figures, **extras, **_EXTRAS}
 
-    note = f"class with the highest score, {records or f'{len(y):,} single-label records'}"
+    note = f"class with the highest score, {records or f'{len(y):,} {SINGLE}'}"
     if not known.all():
         names = [name for name, there in zip(classes, known, strict=True) if not there]
         note += f"; neither present nor predicted: {', '.join(names)}"

@@ -15,6 +15,7 @@ import numpy as np
 from ecg_jax.data.classes import AAMI
 from ecg_jax.errors import UserError
 
+WHERE = ("mit_bih", "aami")  # dataset and task
 # From the most to the least serious; a beat that cannot be classified says little.
 SERIOUS = ("V", "F", "S", "Q", "N")
 

@@ -117,7 +117,11 @@ def rows(
         for metric in METRICS:
             row = {**where, "encoder": encoder, "label": search.__name__, "metric": metric}
             row |= _figures(found, metric, patient, drawn)
-            alone = ["no interval: one patient"] if row.pop("alone") else []
+            alone = (
+                ["no interval: all hits, or all misses, are of one patient"]
+                if row.pop("alone")
+                else []
+            )
             table.append(row | dict(note="; ".join(notes + alone)) | extras)
     return table
 

@@ -117,7 +117,7 @@ def test_one_patient_gives_no_interval():
     row = find(rows, "AFIB", "auroc")
     assert 0 <= row["value"] <= 1
     assert math.isnan(row["ci_low"])
-    assert row["note"] == "no interval: one patient"
+    assert row["note"] == results.ALONE
     assert "1 of the classes rest on one patient" in find(rows, "macro", "auroc")["note"]
 
 

@@ -161,7 +161,7 @@ def test_one_patient_and_all_found_give_no_interval():
     ecg, text, text_id, patient = sample(5)
     for row in make((ecg, text, text_id, np.full(60, "p")), draws=20):
         assert np.isnan(row["ci_low"])
-        assert row["note"].endswith("no interval: one patient")
+        assert row["note"].endswith("no interval: all hits, or all misses, are of one patient")
     perfect = make((text[text_id], text, text_id, patient), draws=20)
     assert find(perfect, "ecg_to_report", "recall@1")["value"] == 1
     assert np.isnan(find(perfect, "ecg_to_report", "recall@1")["ci_low"])
