@@ -24,7 +24,6 @@ from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.guards import label_check
 from ecg_jax.evaluation.guards.leaks import check_leaks
 from ecg_jax.evaluation.protocols import report_bank
-from ecg_jax.evaluation.protocols.delineate import Delineator
 from ecg_jax.evaluation.subject import Material, Subject
 from ecg_jax.methods import lasting
 from ecg_jax.report import fill, picture_file, pictures
@@ -130,8 +129,8 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
     trained = Subject(trained_name(experiment), material, *best)
     found, rows = [], []
     tower = experiment.described_tower()["note"]
-    waves = "delineate" in config.evaluate.protocols
-    delineator = Delineator(experiment) if waves else None
+    asked = "delineate" in config.evaluate.protocols
+    waves = delineate.Delineation(experiment) if asked else None
     others = config.evaluate.controls if controlled else ()
     # One after the other: of each but the trained one, nothing is kept but its figures.
     for subject in itertools.chain([trained], (controls.subject(material, n) for n in others)):
@@ -145,7 +144,8 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
             rows += examine.retrieval_rows(subject) if config.evaluate.retrieval else []
             rows += examine.identification_rows(subject)
             rows += examine.null_rows(subject) if subject.name == "random" else []
-            rows += delineate.rows(subject, delineator) if delineator else []
+            rows += waves.rows(subject) if waves else []
+    rows += waves.compared() if waves else []
     if not rows:
         raise UserError(
             f"no figures came of {', '.join(config.evaluate.protocols)}: ask for other protocols, "
@@ -165,6 +165,7 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
     print(tables.table(rows))
     print(f"written: {folder / 'results.json'}", flush=True)
     drawn = pictures.pictures(trained, predictions.read(folder / "predictions.npz"))
+    drawn += pictures.waves(waves.best, experiment.test) if waves and waves.best else []
     hosts.first_alone(lambda: _report(folder, step, drawn))
     print(f"written: {folder / 'report.html'}")
     return rows
@@ -230,7 +231,7 @@ def _write(folder: Path, rows: list[results.Row], found: list[Predictions]) -> N
     groups = {across.group(p) for p in found}
     path = folder / "results.json"
     old = [r for r in results.read(path) if predictions.key(r) not in new]
-    old = [r for r in old if r["metric"] != across.GAIN or across.group_of(r) not in groups]
+    old = [r for r in old if not across.is_gain(r) or across.group_of(r) not in groups]
     if others := sum(r.get("step") != step for r in old):
         print(f"{path}: {others} rows of another checkpoint or version are left out")
     results.write([r for r in old if r.get("step") == step] + rows, path)

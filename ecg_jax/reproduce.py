@@ -274,7 +274,7 @@ def carry_out(table: Table, run: Run, config: Config, folder: Path) -> list[resu
             found = [results.plain(row) for row in found]
             done.append({"asked": asked, "rows": found})
             hosts.first_alone(functools.partial(workdir.write_json, path, list(done)))
-        rows += [row for row in found if row["metric"] != across.GAIN]
+        rows += [row for row in found if not across.is_gain(row)]
     return [row | {"encoder": run.encoder} if row["encoder"] == "trained" else row for row in rows]
 
 

@@ -46,6 +46,34 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
+class Waves:
+    """Which samples of lead II are of a P wave, a QRS complex or a T wave, as annotated and as
+    found.
+
+    Attributes:
+      dataset, task: whose record it is; "waves".
+      kind: "best" or "worst", as in `Sample`.
+      record_id: its name.
+      ecg: int16 [T], microvolts.
+      rate: Hz.
+      true, found: uint8 [T], 0 for none, then P, QRS, T.
+      known: bool [T], where the record is annotated.
+      note: why it is shown.
+    """
+
+    dataset: str
+    task: str
+    kind: str
+    record_id: str
+    ecg: np.ndarray
+    rate: int
+    true: np.ndarray
+    found: np.ndarray
+    known: np.ndarray
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptMap:
     """Which prompt lies near which class: mean cosine of a prompt and the records of a class.
 
@@ -105,7 +133,7 @@ class Content:
       published: dicts with task, protocol, metric and value (0-1), and optionally rule ("paper" if
         not given), label (a class; macro if not given), dataset, fraction, source, note.
       history: rows of metrics.jsonl, optionally with `seed`.
-      prompts, embeddings, samples: see their classes.
+      prompts, embeddings, samples, waves: see their classes.
       words: (dataset, task) -> {class: what it is}.
     """
 
@@ -123,6 +151,7 @@ class Content:
     embeddings: Sequence[Embedding] = ()
     samples: Sequence[Sample] = ()
     words: Mapping[tuple[str, str], Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    waves: Sequence[Waves] = ()
 
 
 def check(content: Content) -> None:
@@ -142,6 +171,9 @@ def check(content: Content) -> None:
             raise UserError(f"sample {s.record_id}: the ECG must be int16 microvolts")
         _fit(f"sample {s.record_id}: leads", np.asarray(s.ecg)[:1], (1, 12))
         _fit(f"sample {s.record_id}: lead_mask", s.lead_mask, (12,))
+    for w in content.waves:
+        for name in ("true", "found", "known"):
+            _fit(f"waves of {w.record_id}: {name}", getattr(w, name), np.shape(w.ecg))
 
 
 def _fit(what: str, array: np.ndarray, shape: tuple[int, ...]) -> None:

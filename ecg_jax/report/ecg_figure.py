@@ -30,7 +30,7 @@ _NAME_WIDTH, _NAME_HEIGHT = 12, 6  # what a lead's name takes of its row's upper
 _PAPER = "fill:var(--ecg-paper,#fffafa)"
 _FINE = "fill:none;stroke:var(--ecg-fine,#f8dada);stroke-width:.1"
 _BOLD = "fill:none;stroke:var(--ecg-bold,#eeb0b0);stroke-width:.2"
-_TRACE = "fill:none;stroke:var(--ecg-trace,#111);stroke-width:.35;stroke-linejoin:round"
+TRACE = "fill:none;stroke:var(--ecg-trace,#111);stroke-width:.35;stroke-linejoin:round"
 _ABSENT = "fill:none;stroke:var(--ecg-trace,#111);stroke-width:.25;stroke-dasharray:1 1.5"
 _TEXT = (
     "fill:var(--ecg-trace,#111);stroke:var(--ecg-paper,#fffafa);stroke-width:.8;paint-order:stroke;"
@@ -77,9 +77,9 @@ def ecg_figure(ecg: np.ndarray, rate: int, lead_mask: np.ndarray, title: str) ->
         title,
         _WIDTH,
         height,
-        _paper(_WIDTH, height),
+        paper(_WIDTH, height),
         *drawn,
-        _text(scale, _LEFT, height - 3, 3.5),
+        text(scale, _LEFT, height - 3, 3.5),
         **size,
     )
 
@@ -110,7 +110,7 @@ def _extent(parts: list[_Part]) -> tuple[int, int]:
 
 def _row(parts: list[_Part], top: int, up: int, down: int) -> Markup:
     """A row's calibration pulse (1 mV, 0.2 s) and its leads."""
-    pulse = element("path", d=f"M{_LEFT - 12} {top + up}h3v-{GAIN:g}h5v{GAIN:g}h3", style=_TRACE)
+    pulse = element("path", d=f"M{_LEFT - 12} {top + up}h3v-{GAIN:g}h5v{GAIN:g}h3", style=TRACE)
     return join([pulse, *(_lead(part, top, up, down) for part in parts)])
 
 
@@ -123,10 +123,10 @@ def _lead(part: _Part, top: int, up: int, down: int) -> Markup:
     elif len(part.x):
         if (part.y < -up).any() or (part.y > down).any():
             name = f"{part.lead} (cut at the row's edge)"
-        children.append(element("path", d=path(part.x, part.y), style=_TRACE))
+        children.append(element("path", d=path(part.x, part.y), style=TRACE))
     if part.start:
-        children.append(element("path", d="M0-3v6", style=_TRACE))
-    children.append(_text(name, 1.5, 4.5 - up, 4, font_weight="600"))
+        children.append(element("path", d="M0-3v6", style=TRACE))
+    children.append(text(name, 1.5, 4.5 - up, 4, font_weight="600"))
     return element(
         "svg",
         *children,
@@ -140,7 +140,7 @@ def _lead(part: _Part, top: int, up: int, down: int) -> Markup:
     )
 
 
-def _paper(width: int, height: int) -> Markup:
+def paper(width: int, height: int) -> Markup:
     """Lines at every millimetre, and bolder ones at every fifth."""
 
     def lines(places_x, places_y) -> str:
@@ -158,6 +158,6 @@ def _paper(width: int, height: int) -> Markup:
     )
 
 
-def _text(text: str, x: float, y: float, size: float, **attributes: object) -> Markup:
+def text(words: str, x: float, y: float, size: float, **attributes: object) -> Markup:
     style = {"style": f"font-size:{size:g}px;{_TEXT}", "xml:space": "preserve", **attributes}
-    return element("text", text, x=x, y=y, **style)
+    return element("text", words, x=x, y=y, **style)

@@ -13,7 +13,7 @@ from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.figures.results import Row, counted
 from ecg_jax.evaluation.papers import published
 from ecg_jax.report import picture_file
-from ecg_jax.report.content import Content, Embedding, PromptMap, Sample
+from ecg_jax.report.content import Content, Embedding, PromptMap, Sample, Waves
 from ecg_jax.report.gather import PROTOCOLS
 from ecg_jax.runtime import files
 from ecg_jax.text import prompts
@@ -70,8 +70,8 @@ def _content(title: str, runs: Mapping[Path, dict[str, Any]], rows: Sequence[Row
         title=title,
         description=describe(first, saved),
         limits=limits,
-        rows=[row for row in rows if row["metric"] != across.GAIN],
-        compared=[row for row in rows if row["metric"] == across.GAIN],
+        rows=[row for row in rows if not across.is_gain(row)],
+        compared=[row for row in rows if across.is_gain(row)],
         predictions=[p for p in scored if p.split == "test"],
         validation=[p for p in scored if p.split == "validation"],
         published=papers(),
@@ -80,6 +80,7 @@ def _content(title: str, runs: Mapping[Path, dict[str, Any]], rows: Sequence[Row
         embeddings=[p for p in pictures if isinstance(p, Embedding)],
         samples=[p for p in pictures if isinstance(p, Sample)],
         words={(p.dataset, p.task): _words(saved, p) for p in scored},
+        waves=[p for p in pictures if isinstance(p, Waves)],
     )
 
 

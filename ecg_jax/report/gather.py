@@ -21,6 +21,7 @@ PROTOCOLS = {
     "supervised": "supervised from scratch",
     "knn": "k nearest neighbours",
     "identify": "identification",
+    "delineate": "delineation",
     "retrieval": "retrieval",
 }
 ENCODERS = {

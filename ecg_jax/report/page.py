@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ecg_jax.errors import UserError
 from ecg_jax.report import content as content_lib
-from ecg_jax.report import curve_sections, gather, result_sections, sample_section
+from ecg_jax.report import curve_sections, gather, result_sections, sample_section, wave_section
 from ecg_jax.report.content import Content
 from ecg_jax.report.curve_figures import seed_legend, shared_axes, training_figures
 from ecg_jax.report.document import document
@@ -56,6 +56,8 @@ def render(content: Content) -> str:
         Section("Map of records", _maps(content), _UNKEPT, drawn),
         Section("Training", _training(content), "no metrics of a training"),
     ]
+    if content.waves:
+        after.insert(0, Section("Waves", wave_section.waves(content.waves), note=drawn))
 
     def page(least: int, room: int) -> Markup:
         curves = [

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ecg_jax.report.content import Embedding, PromptMap, Sample
+from ecg_jax.report.content import Embedding, PromptMap, Sample, Waves
 from ecg_jax.runtime import files, storage
 
-Picture = PromptMap | Embedding | Sample
-_KINDS = {kind.__name__: kind for kind in (PromptMap, Embedding, Sample)}
+Picture = PromptMap | Embedding | Sample | Waves
+_KINDS = {kind.__name__: kind for kind in (PromptMap, Embedding, Sample, Waves)}
 
 
 def update(path: Path, step: int, new: Sequence[Picture]) -> None:

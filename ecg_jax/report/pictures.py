@@ -6,17 +6,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ecg_jax.data.records import Records
-from ecg_jax.evaluation import tasks
+from ecg_jax.evaluation import delineate, tasks
+from ecg_jax.evaluation.delineate import Found
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.protocols import zero_shot
 from ecg_jax.evaluation.subject import Subject
 from ecg_jax.report import projection
-from ecg_jax.report.content import Embedding, PromptMap, Sample
+from ecg_jax.report.content import Embedding, PromptMap, Sample, Waves
 from ecg_jax.report.picture_file import Picture
 from ecg_jax.text import prompts as text_prompts
 
 SAMPLES = (("typical", 2), ("best", 2), ("worst", 2))
 SCORES = 3  # the highest, beside an ECG
+WAVES = 3  # records with waves, of a kind
 
 
 def pictures(subject: Subject, scored: Sequence[Predictions]) -> list[Picture]:
@@ -50,6 +52,29 @@ def prompt_map(subject: Subject, task: str) -> PromptMap:
         similarity=similarity,
         note="validation records; this project's wordings",
     )
+
+
+def waves(found: Found, split: Records) -> list[Picture]:
+    """Lead II of the records whose waves an encoder found best and worst."""
+    assert split.segments is not None and split.segments_mask is not None
+    order = [i for i in np.argsort(found.f1, kind="stable") if np.isfinite(found.f1[i])]
+    kinds = [("worst", i) for i in order[:WAVES]]
+    kinds += [("best", i) for i in order[::-1][:WAVES] if i not in order[:WAVES]]
+    return [
+        Waves(
+            dataset=split.dataset,
+            task=delineate.TASK,
+            kind=kind,
+            record_id=str(split.record_id[i]),
+            ecg=np.asarray(split.ecg[i, :, delineate.SECOND]),
+            rate=split.rate,
+            true=np.asarray(split.segments[i, :, delineate.SECOND]),
+            found=found.segments[i, :, delineate.SECOND],
+            known=np.asarray(split.segments_mask[i, :, delineate.SECOND]),
+            note=f"{found.encoder}: sample F1 {found.f1[i]:.3f}, the {kind} of {len(order)}",
+        )
+        for kind, i in kinds
+    ]
 
 
 def _wordings(subject: Subject, task: str) -> tuple[list[tuple[str, str]], np.ndarray]:

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ecg_jax.evaluation.figures.across import GAIN
 from ecg_jax.evaluation.figures.results import MACRO, Row, counted
 from ecg_jax.evaluation.figures.tables import METRICS
 from ecg_jax.report import gather
@@ -135,23 +136,27 @@ def condition_table(figures: Figures, task: str, protocol: str) -> Markup:
 
 
 def comparison_table(compared: Sequence[Row], task: str, protocol: str) -> Markup:
-    """Which encoders the first one is better than, by macro AUROC: means over the seeds of the
-    difference, and the largest of their p values."""
+    """Which encoders the first one is better than, by macro AUROC if no other metric is named:
+    means over the seeds of the difference, and the largest of their p values."""
     groups: dict[tuple, list[Row]] = {}
     for row in compared:
-        key = row["rule"], row["fraction"], row["encoder"], row["against"]
+        key = (*(row[name] for name in ("metric", "rule", "fraction", "encoder", "against")),)
         groups.setdefault(key, []).append(row)
     lines = []
-    for (rule, fraction, encoder, against), rows in groups.items():
+    for (metric, rule, fraction, encoder, against), rows in groups.items():
+        metric = metric.removesuffix("_gain")
         names = [str(ENCODERS.get(name, name)) for name in (encoder, against)]
         gain = statistics.mean(row["value"] for row in rows)
         p, p_holm = (max(row[name] for row in rows) for name in ("p", "p_holm"))
         cells = [element("td", gather.number(value)) for value in (gain, p, p_holm)]
-        remark = ", ".join(filter(None, [f"{rule} rule", gather.share(fraction)]))
+        of = "" if metric == "auroc" else METRICS.get(metric, metric)
+        remark = [of, f"{rule} rule" if rule else "", gather.share(fraction)]
+        remark = ", ".join(filter(None, remark))
         lines.append(Line(" against ".join(names), remark, cells))
     if not lines:
         return Markup("")
-    caption = f"{task}, {PROTOCOLS.get(protocol, protocol)}: macro AUROC against other encoders"
+    averaged = "macro AUROC" if any(row["metric"] == GAIN for row in compared) else "macro figures"
+    caption = f"{task}, {PROTOCOLS.get(protocol, protocol)}: {averaged} against other encoders"
     table = grid(caption, [], ["difference", "p", "p, Holm"], lines)
     return element("details", element("summary", "Better than ..."), table)
 

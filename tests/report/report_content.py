@@ -7,7 +7,7 @@ import numpy as np
 
 from ecg_jax.evaluation.figures import bootstrap, metrics, results
 from ecg_jax.evaluation.figures.predictions import Predictions
-from ecg_jax.report import Content, Embedding, PromptMap, Sample
+from ecg_jax.report import Content, Embedding, PromptMap, Sample, Waves
 
 EVIL = '<script>alert("planted")</script>"\'&<img src=x onerror=alert(1)>\x00\u202e'
 LEADS = np.ones(12, bool)
@@ -71,6 +71,9 @@ def content() -> Content:
     of = ("ptb_xl", "super")
     sample = Sample(*of, "worst", EVIL, ecg, 100, mask, EVIL, [EVIL], "zero_shot", scores)
     sample = dataclasses.replace(sample, prompts=[(EVIL, 0.5), ("st depression.", -0.25)])
+    kinds = rng.integers(0, 4, (2, 1000)).astype(np.uint8)
+    known = np.arange(1000) > 100
+    waves = Waves("ludb", "waves", "worst", EVIL, ecg[:, 1], 100, *kinds, known, EVIL)
     similarity = rng.standard_normal((5, K))
     similarity[0, 1] = math.nan
     written_for = [*CLASSES, "MI"]
@@ -83,8 +86,12 @@ def content() -> Content:
         rows=table,
         compared=[
             dict(dataset="ptb_xl", task="super", protocol="linear_probe", rule="corrected",
-                 fraction=1.0, encoder="trained", against=name, value=gain, p=0.002, p_holm=0.004)
-            for name, gain in (("random", 0.125), ("random", 0.135), (EVIL, -0.1))
+                 fraction=1.0, encoder="trained", against=name, value=gain, p=0.002, p_holm=0.004,
+                 metric=f"{metric}_gain")
+            for name, metric, gain in (
+                ("random", "auroc", 0.125), ("random", "auroc", 0.135), (EVIL, "auroc", -0.1),
+                ("random", "miou", 0.05),
+            )
         ],
         predictions=predictions,
         validation=validation,
@@ -103,4 +110,5 @@ def content() -> Content:
         prompts=[prompts],
         embeddings=[Embedding(*of, xy, label, CLASSES, EVIL)],
         samples=[sample, dataclasses.replace(sample, kind="best", ecg=ecg[:300], report="")],
+        waves=[waves],
     )  # fmt: skip

@@ -79,7 +79,7 @@ def check_page(html: str) -> Walk:
 def test_page_is_well_formed_and_loads_nothing(html):
     walk = check_page(html)
     names = {"Results", "Robustness", "Retrieval", "Calibration", "Confusion", "Prompts"}
-    assert {*names, "Training", "Recordings"} <= {text.strip() for text in walk.text}
+    assert {*names, "Waves", "Training", "Recordings"} <= {text.strip() for text in walk.text}
     headings = [int(tag[1]) for tag in walk.tags if re.fullmatch("h[1-6]", tag)]
     assert headings[0] == 1 and headings.count(1) == 1
     assert all(b <= a + 1 for a, b in itertools.pairwise(headings))
@@ -153,6 +153,8 @@ def test_what_is_better_than_what(html):
     row = table[table.index("trained against random encoder") :]
     cells = re.findall(r"<td>([^<]*)</td>", row[: row.index("</tr>")])
     assert cells == ["0.130", "0.002", "0.004"]
+    other = table[table.index("mean IoU") :]
+    assert re.findall(r"<td>([^<]*)</td>", other)[0] == "0.050"
 
 
 def test_training_has_a_line_for_each_seed_and_says_which(content):

@@ -10,7 +10,9 @@ from ecg_jax.evaluation.figures import calibration, paired, results
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.figures.results import MACRO, Row
 
-GAIN = "auroc_gain"  # the metric of a comparison's row, which has `against`, `p` and `p_holm`
+# The metric of a comparison's row, which has `against`, `p` and `p_holm`: of other metrics, too,
+# it ends so.
+GAIN = "auroc_gain"
 
 Group = tuple[str, str, str, str, float | None]
 
@@ -65,7 +67,13 @@ def sentence(row: Row) -> str:
     """A comparison's row in words."""
     better = "better" if row["value"] >= 0 else "worse"
     what = f"{row['encoder']} {better} than {row['against']}"
-    return f"{what}: {row['value']:+.3f}, p = {row['p_holm']:.3f}"
+    metric = "" if row["metric"] == GAIN else f" {row['metric'].removesuffix('_gain')}"
+    return f"{what}: {row['value']:+.3f}{metric}, p = {row['p_holm']:.3f}"
+
+
+def is_gain(row: Row) -> bool:
+    """Whether a row says how much better an encoder is than another one."""
+    return row["metric"].endswith("_gain")
 
 
 def _pairs(

@@ -83,7 +83,7 @@ def _block(title: str, block: list[Row]) -> str:
     chances = [found.get((encoders[0], m), {}).get("chance", math.nan) for m in shown]
     lines.append(f"{'chance':<{first}}" + "".join(f"{_figure(c):<{_CELL}}" for c in chances))
     lines += _notes([row for row in block if row["metric"] in shown])
-    lines += [f"  {across.sentence(row)}" for row in block if row["metric"] == across.GAIN]
+    lines += [f"  {across.sentence(row)}" for row in block if across.is_gain(row)]
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ecg_jax.evaluation.figures import bootstrap
+from ecg_jax.evaluation.figures import bootstrap, paired
 
 NAMES = ("none", "P", "QRS", "T")  # the values of `Records.segments`
 ENDS = ("onset", "offset")
@@ -154,6 +154,16 @@ def figures(each: list[dict[str, Any]], weight: np.ndarray) -> dict[tuple[str, s
     return out
 
 
+def sample_f1(each: list[dict[str, Any]]) -> np.ndarray:
+    """float [N], of each record: the mean of sample-level F1 over the waves that it has, NaN where
+    nothing is labelled."""
+    confusion = np.stack([one["confusion"] for one in each])
+    both = confusion.sum(axis=1) + confusion.sum(axis=2)
+    f1 = _ratio(2 * np.einsum("nkk->nk", confusion), both)[:, 1:]
+    there = np.isfinite(f1)
+    return _ratio(np.where(there, f1, 0).sum(axis=1), there.sum(axis=1))
+
+
 def rows(each: list[dict[str, Any]], patient_id: np.ndarray, draws: int, **where: Any) -> list:
     """Rows of `results.json`, with a patient bootstrap; errors in ms as mean and deviation."""
     N = len(each)
@@ -173,6 +183,31 @@ def rows(each: list[dict[str, Any]], patient_id: np.ndarray, draws: int, **where
         ):
             table.append(_row(label, metric, float(value), np.nan, np.nan, N, where))
     return table
+
+
+def compare(
+    a: list[dict[str, Any]],
+    b: list[dict[str, Any]],
+    patient_id: np.ndarray,
+    permutations: int = paired.PERMUTATIONS,
+    seed: int = 0,
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """(label, metric) of the macro figures -> the first's less the second's on the same records,
+    and the two-sided p of it: both found waves of a patient are exchanged, for a random half of the
+    patients (see `paired`)."""
+    _, patient = np.unique(patient_id, return_inverse=True)
+    swap = np.random.default_rng(seed).integers(2, size=(permutations, patient.max() + 1))
+    swap[0] = 0  # the first "permutation" is what was found
+    swap = swap[:, patient]
+    weights = np.concatenate([1 - swap, swap], axis=1)
+    ours, theirs = (figures([*a, *b], w) for w in (weights, 1 - weights))
+    out = {}
+    for key, value in ours.items():
+        if key[0] == "macro":
+            drawn = value - theirs[key]
+            as_large = int((np.abs(drawn[1:]) >= abs(drawn[0]) - 1e-12).sum())
+            out[key] = float(drawn[0]), (1 + as_large) / permutations
+    return out
 
 
 def _row(label: str, metric: str, value: float, low: float, high: float, n: int, where: Any):

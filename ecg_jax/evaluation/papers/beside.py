@@ -23,7 +23,7 @@ def beside(rows: Sequence[results.Row], name: str) -> str:
     groups: dict[tuple, list[results.Row]] = {}
     for row in rows:
         general = row["label"] in (results.MACRO, "ecg_to_report", "report_to_ecg")
-        if row["metric"] == across.GAIN or row["condition"]:
+        if across.is_gain(row) or row["condition"]:
             continue
         if general or (row["task"], row["label"]) in printed:
             groups.setdefault((*key(row), row["label"], row["metric"]), []).append(row)
@@ -47,7 +47,7 @@ def beside(rows: Sequence[results.Row], name: str) -> str:
         if paper := theirs.get(_published_key(first, first["encoder"])):
             line += f", {paper['value']:.3f} in the paper"
         lines.append(line)
-    lines += [_compared(row) for row in rows if row["metric"] == across.GAIN]
+    lines += [_compared(row) for row in rows if across.is_gain(row)]
     return "\n".join(lines)
 
 

@@ -114,3 +114,34 @@ def test_decoding_is_the_best_of_all_sequences():
     for one, ours in zip(log_p, path, strict=True):
         total = moves + one[np.arange(5), every].sum(axis=1)
         np.testing.assert_array_equal(ours, every[total.argmax()])
+
+
+def test_a_paired_comparison_exchanges_patients():
+    """p as counted by exchanging whole patients one permutation at a time; nothing gained is 1."""
+    rng = np.random.default_rng(0)
+    true = [("??" + "".join(rng.choice(list("-PQT"), 30))) for _ in range(12)]
+    worse = ["".join(c if rng.random() < 0.7 else "-" for c in t).replace("?", "-") for t in true]
+    a, b = (
+        [of(found.replace("?", "-"), t) for found, t in zip(f, true, strict=True)]
+        for f in (true, worse)
+    )
+    patient = np.repeat(np.arange(6), 2)
+    gained, p = waves.compare(a, b, patient, permutations=50)["macro", "dice"]
+    one = np.ones((1, 12))
+    dice = [waves.figures(x, one)["macro", "dice"][0] for x in (a, b)]
+    assert gained == pytest.approx(dice[0] - dice[1]) and gained > 0.1
+    swap = np.random.default_rng(0).integers(2, size=(50, 6))[:, patient]
+    as_large = 1
+    for s in swap[1:]:
+        both = [
+            [(y, x)[k] if i else (x, y)[k] for x, y, k in zip(a, b, s, strict=True)] for i in (0, 1)
+        ]
+        x, y = (waves.figures(each, one)["macro", "dice"][0] for each in both)
+        as_large += abs(x - y) >= gained - 1e-12
+    assert p == as_large / 50
+    assert waves.compare(a, a, patient, permutations=20)["macro", "miou"] == (0.0, 1.0)
+
+
+def test_sample_f1_of_each_record():
+    each = [of("--PPQQ--", "--PPQQ--"), of("--PP----", "--PPPP--"), of("----", "????")]
+    np.testing.assert_allclose(waves.sample_f1(each), [1, 2 / 3, np.nan])

@@ -1,6 +1,7 @@
 """Delineation of simulated LUDB records: what is learned, what is refused, rows of `evaluate`."""
 
 import json
+import re
 import sys
 
 import agreement
@@ -140,9 +141,16 @@ def test_rows_of_evaluate(experiment, start, tmp_path, monkeypatch, capsys):
     assert {row["encoder"] for row in rows} == encoders
     assert {row["task"] for row in rows} == {"waves", "waves, lead II"}
     assert {row["fraction"] for row in rows} == {0.4, 1.0}
+    better = [row for row in rows if row["metric"] == "dice_gain"]
+    pairs = {(row["encoder"], row["against"]) for row in better}
+    assert pairs == {("trained, frozen", "random, frozen"), ("trained", "supervised")}
+    assert len(better) == 2 * 2 * 2 and all(0 < row["p"] <= row["p_holm"] <= 1 for row in better)
     shown = capsys.readouterr().out
     assert "sample F1" in shown and "boundaries, strict" in shown and "supervised" in shown
-    assert (tmp_path / "report.html").exists()
+    assert re.search(r"trained (better|worse) than supervised: [+-]0\.\d+ dice, p = ", shown)
+    page = (tmp_path / "report.html").read_text()
+    drawn = set(re.findall(r"lead II: waves as annotated and as found", page))
+    assert drawn and "Record " in page and "nothing was marked" in page and "sample F1" in page
 
 
 def test_stages_are_those_of_the_features(experiment, start):
