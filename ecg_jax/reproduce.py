@@ -3,6 +3,7 @@
     python -m ecg_jax.reproduce TABLE [--out runs/TABLE] [--data_dir data] [--rate 500]
         [--text clinicalbert] [--recipe modern|paper] [--seeds 0,1,2] [--source FOLDER]
         [--datasets ptb_xl] [--methods simclr,byol] [--tasks super,sub] [--protocols linear_probe]
+        [--variants hard,soft]
 
 Finished parts are not done again: the same command goes on where it stopped. figures.csv has each
 seed's figures. docs/reproducing.md says what each table needs.
@@ -33,6 +34,7 @@ from ecg_jax.evaluation.published_tables import (
     NAMES,
     READING,
     TABLES,
+    WITH_WAVES,
     Table,
 )
 from ecg_jax.methods.shared import health
@@ -53,10 +55,12 @@ class Run(NamedTuple):
     seed: int
     encoder: str
     leads: int = 12
+    variant: str = ""
 
     @property
     def folder(self) -> str:
         few = "" if self.leads == 12 else f"_of_{self.leads}"
+        few += f"_{self.variant.replace('+', '_')}" if self.variant else ""
         return f"{'shuffled' if self.encoder == 'shuffled' else self.method}{few}_{self.seed}"
 
 
@@ -74,6 +78,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--datasets", help="comma-separated, if not all that the table evaluates")
     parser.add_argument("--methods", help="comma-separated baselines, if not the table's own")
+    parser.add_argument("--variants", help="comma-separated forms of the method, if not all")
     parser.add_argument("--tasks", help="comma-separated label sets, if not all of the table")
     parser.add_argument("--protocols", help="comma-separated, if not all of the table")
     for field in hosts.FLAGS:
@@ -151,6 +156,9 @@ def narrowed(args: argparse.Namespace) -> Table:
         table = dataclasses.replace(
             table, targets={d: tasks for d, tasks in targets.items() if tasks}
         )
+    if args.variants is not None:
+        names = _some("--variants", args.variants, tuple(table.variants)) if args.variants else ()
+        table = dataclasses.replace(table, variants={n: table.variants[n] for n in names})
     if args.datasets:
         names = args.datasets.split(",")
         if unknown := [name for name in names if name not in table.targets]:
@@ -216,6 +224,9 @@ def runs(table: Table, seeds: Sequence[int]) -> list[Run]:
         for method, encoder in kinds
         for seed in (seeds[:1] if table.once and encoder != "trained" else seeds)
     ]
+    made += [
+        Run(table.method, seed, name, variant=name) for name in table.variants for seed in seeds
+    ]
     few = [
         run._replace(encoder=f"{NAMES.get(run.method, run.method)}, {n} leads", leads=n)
         for n in table.lead_sets
@@ -246,6 +257,7 @@ def recipe(args: argparse.Namespace, table: Table, run: Run) -> Config:
         config.text.shuffle = True
     if run.leads != 12:
         config.model.leads = robustness.SUBSETS[run.leads]
+    config.model.update(table.variants.get(run.variant, {}))
     if table.baselines:
         config.eval_every = 5
     return config
@@ -341,6 +353,10 @@ def wanted(table: Table, run: Run, config: Config, dataset: str) -> Config:
         protocols = [name for name in protocols if name != "supervised"]
     if not reads_text(run.method):
         protocols = [name for name in protocols if name not in READING]
+    if dataset not in WITH_WAVES:
+        protocols = [name for name in protocols if name != "delineate"]
+    elif "delineate" in protocols:
+        protocols = ["delineate"]
     config.evaluate.update(
         tasks=table.targets[dataset],
         protocols=tuple(protocols),

@@ -183,9 +183,25 @@ def test_the_recipes_of_a_table(name, recipe):
             assert config.text.language == ("original" if recipe == "paper" else "english")
 
 
+def test_forms_of_a_method_are_trained_apart_and_judged_by_what_a_dataset_has():
+    table, args = tables.TABLES["beat-ssl"], argparse.Namespace(recipe="modern", rate=100)
+    args.text, args.data_dir = "minilm", "here"
+    made = reproduce.runs(table, [0, 1])
+    assert len({run.folder for run in made}) == len(made) == 2 * (1 + 1 + 5)
+    hard = next(run for run in made if run.variant == "hard+hard")
+    assert hard.folder == "beat_ssl_hard_hard_0" and hard.encoder == "hard+hard"
+    config = reproduce.recipe(args, table, hard)
+    assert (config.model.rhythm, config.model.beat) == ("identity", "class")
+    asked = {d: reproduce.wanted(table, hard, config, d).evaluate for d in table.targets}
+    assert asked["ptb_xl"].protocols == ("linear_probe",)
+    assert asked["ludb"].protocols == ("delineate",)
+
+
 def test_names_of_datasets_and_methods(table, monkeypatch):
     with pytest.raises(UserError, match="--datasets cpsc2018: etp-table2 is of simulated"):
         run(monkeypatch, "--datasets", "cpsc2018")
+    with pytest.raises(UserError, match="--variants hard: the table has "):
+        run(monkeypatch, "--variants", "hard")
     with pytest.raises(UserError, match="--methods simclear: configs/ has no such method"):
         run(monkeypatch, "--methods", "simclear")
 

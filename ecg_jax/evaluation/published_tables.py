@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 from ecg_jax.evaluation import controls
 
@@ -24,6 +25,7 @@ class Table:
       finetune_leads: as in `config.evaluate`.
       lead_sets: how many leads a pre-training is shown; with each, all of the table's methods.
       corpus: what is pre-trained on; the argument of the configs, PTB-XL if it is empty.
+      variants: other forms of the method, each with the fields of `config.model` that differ.
     """
 
     method: str
@@ -44,6 +46,7 @@ class Table:
     finetune_leads: tuple[int, ...] = (12,)
     lead_sets: tuple[int, ...] = (12,)
     corpus: str = ""
+    variants: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 READING = ("zero_shot", "zero_shot_reports", "own_report")
@@ -70,6 +73,7 @@ NAMES = {
     "cmsc_rlm": "CMSC+RLM",
 }  # as the papers print them
 
+WITH_WAVES = ("ludb",)  # datasets whose samples are labelled
 SUPER, CPSC = {"ptb_xl": ("super",)}, {"cpsc2018": ("cpsc",)}
 METS = functools.partial(
     Table,
@@ -134,6 +138,24 @@ TABLES = {
     "mets-table1": METS(SUPER),
     "mets-table2": METS({"ptb_xl": ("form",)}),
     "mets-table3": METS({"mit_bih": ("aami",)}),
+    # Targets of records and, after the plus, of beats. The config has the best of them, soft+hard.
+    "beat-ssl": Table(
+        "beat_ssl",
+        SUPER | {"ludb": ("rhythm",)},
+        ("linear_probe", "delineate"),
+        (0.1, 1.0),
+        rules=("corrected",),
+        baselines=("simclr",),
+        rate=100,
+        retrieval=False,
+        variants={
+            "hard": {"rhythm": "identity", "beat": "none", "exponent": 1.0},
+            "hard+hard": {"rhythm": "identity", "beat": "class", "exponent": 1.0},
+            "soft": {"beat": "none"},
+            "soft+soft": {"beat": "cosine"},
+            "ours": {"rhythm": "exp", "beat": "exp", "positives": 16.0, "against": "batch"},
+        },
+    ),
     # Out of domain: pre-trained on MIMIC-IV-ECG, as what is printed beside it.
     "mimic": Table(
         "etp",

@@ -10,10 +10,10 @@ from ecg_jax.data.classes import TASKS
 from ecg_jax.errors import UserError
 
 PUBLISHED = Path(__file__).with_name("published.toml")
-PROTOCOLS = ("zero_shot", "linear_probe", "finetune", "supervised")
+PROTOCOLS = ("zero_shot", "linear_probe", "finetune", "supervised", "delineate")
 RULES = ("paper", "benchmark")
 ROLES = ("trained", "random", "supervised")
-METRICS = ("auroc", "accuracy", "f1", "precision", "recall")
+METRICS = ("auroc", "accuracy", "f1", "precision", "recall", "dice")
 COLUMNS = (
     *("table", "title", "source", "rule", "dataset", "task", "protocol", "fraction"),
     *("encoder", "role", "label", "metric", "value", "note"),
@@ -61,16 +61,19 @@ def _rows(path: Path, name: str, entry: dict[str, Any]) -> Iterator[dict[str, An
         raise UserError(f"{where} lacks {', '.join(sorted(missing))}")
     if entry["rule"] not in RULES or set(entry.get("roles", {}).values()) - set(ROLES):
         raise UserError(f"{where}: rule is one of {', '.join(RULES)}, roles of {', '.join(ROLES)}")
-    if unknown := set(entry["metrics"]) - set(METRICS):
+    each = [entry["metrics"], *(part.get("metrics", ()) for part in entry["parts"])]
+    if unknown := set().union(*each) - set(METRICS):
         raise UserError(f"{where} has unknown metrics: {', '.join(sorted(unknown))}")
     shared = {key: entry[key] for key in _EITHER & set(entry)}
     for part in entry["parts"]:
-        if unknown := set(part) - _EITHER - {"values"}:
+        if unknown := set(part) - _EITHER - {"values", "metrics"}:
             raise UserError(f"{where} has unknown fields in a part: {', '.join(sorted(unknown))}")
         place = {"fraction": None, **shared, **part}
         _check_place(where, place)
+        metrics = part.get("metrics", entry["metrics"])
         for encoder, printed in part["values"].items():
-            for metric, value in zip(entry["metrics"], _values(where, entry, printed), strict=True):
+            values = _values(where, entry["scale"], len(metrics), printed)
+            for metric, value in zip(metrics, values, strict=True):
                 row = {
                     "table": name,
                     **{key: entry[key] for key in ("title", "source", "rule", "note")},
@@ -88,9 +91,9 @@ def _check_place(where: str, place: dict[str, Any]) -> None:
     if missing := (_EITHER | {"values"}) - set(place):
         raise UserError(f"{where}: a part lacks {', '.join(sorted(missing))}")
     task = TASKS.get(place["dataset"], {}).get(place["task"])
-    if task is None:
+    if task is None and place["protocol"] != "delineate":
         raise UserError(f"{where}: no task {place['task']!r} of dataset {place['dataset']!r}")
-    if place["label"] not in ("macro", *task.classes):
+    if place["label"] not in ("macro", *(task.classes if task else ())):
         raise UserError(f"{where}: {place['task']} has no class {place['label']!r}")
     if place["protocol"] not in PROTOCOLS:
         raise UserError(f"{where}: protocol is one of {', '.join(PROTOCOLS)}")
@@ -102,8 +105,7 @@ def _check_place(where: str, place: dict[str, Any]) -> None:
         )
 
 
-def _values(where: str, entry: dict[str, Any], printed: list[float]) -> list[float]:
-    scale = entry["scale"]
-    if len(printed) != len(entry["metrics"]) or not all(0 <= value <= scale for value in printed):
-        raise UserError(f"{where}: {printed} are not {len(entry['metrics'])} figures of 0-{scale}")
+def _values(where: str, scale: float, count: int, printed: list[float]) -> list[float]:
+    if len(printed) != count or not all(0 <= value <= scale for value in printed):
+        raise UserError(f"{where}: {printed} are not {count} figures of 0-{scale}")
     return [round(value / scale, 6) for value in printed]

@@ -16,6 +16,7 @@ SIZES = {
     "mets-table1": 4 * 4,
     "mets-table2": 4 * 4,
     "mets-table3": 4 * 4,
+    "beat-ssl": 5 * 2 + 5,  # PTB-XL's superclasses, LUDB's waves
     "context-zero-shot": 10,
     "context-linear": 15,
     "context-supervised": 5,
@@ -47,6 +48,8 @@ def test_every_table_is_whole():
     ("table", "encoder", "dataset", "expected"),
     [
         ("etp-table1", "ETP", "ptb_xl", {"auroc": 0.835, "f1": 0.613}),
+        ("beat-ssl", "soft+hard", "ptb_xl", {"auroc": 0.843, "f1": 0.622}),
+        ("beat-ssl", "soft+hard", "ludb", {"dice": 0.911}),
         ("etp-table1", "ETP", "cpsc2018", {"auroc": 0.861, "f1": 0.634}),
         ("etp-table2", "ETP", "ptb_xl", {"auroc": 0.546, "accuracy": 0.608, "f1": 0.331}),
         ("etp-table3", "ETP", "cpsc2018", {"auroc": 0.571, "accuracy": 0.609, "f1": 0.271}),
