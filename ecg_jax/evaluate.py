@@ -18,7 +18,7 @@ from ecg_jax.data import records
 from ecg_jax.data.classes import OWN, TASKS
 from ecg_jax.data.leads import LEADS
 from ecg_jax.errors import UserError, run_main
-from ecg_jax.evaluation import controls, delineate, examine, heads, robustness
+from ecg_jax.evaluation import controls, delineate, examine, heads, robustness, tabulate
 from ecg_jax.evaluation.figures import across, predictions, results, tables
 from ecg_jax.evaluation.figures.predictions import Predictions
 from ecg_jax.evaluation.guards import label_check
@@ -139,11 +139,13 @@ def evaluate(experiment: Experiment, folder: Path, *, controlled: bool = True) -
         for part in examine.examine(subject):
             found.append(part)
             if part.split == "test":
-                rows += examine.rows(part, paper=config.evaluate.paper, draws=config.evaluate.draws)
+                rows += tabulate.rows(
+                    part, paper=config.evaluate.paper, draws=config.evaluate.draws
+                )
         if isinstance(subject, Subject):
-            rows += examine.retrieval_rows(subject) if config.evaluate.retrieval else []
-            rows += examine.identification_rows(subject)
-            rows += examine.null_rows(subject) if subject.name == "random" else []
+            rows += tabulate.retrieval_rows(subject) if config.evaluate.retrieval else []
+            rows += tabulate.identification_rows(subject)
+            rows += tabulate.null_rows(subject) if subject.name == "random" else []
             rows += waves.rows(subject) if waves else []
     rows += waves.compared() if waves else []
     if not rows:

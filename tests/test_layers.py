@@ -34,7 +34,7 @@ LAYERS = {
         ("subject",),
         ("controls",),
         ("scoring", "stand_ins", "delineate", "published_tables"),
-        ("examine", "heads", "validator"),
+        ("examine", "tabulate", "heads", "validator"),
     ),
     "inference": (
         ("scores", "words", "exported"),

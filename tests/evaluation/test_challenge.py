@@ -9,7 +9,7 @@ from ecg_jax.data import challenge as classes
 from ecg_jax.data.classes import STATEMENTS
 from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import challenge, examine, scoring
+from ecg_jax.evaluation import challenge, scoring, tabulate
 from ecg_jax.evaluation.figures import results, tables
 from ecg_jax.evaluation.figures.predictions import Predictions
 
@@ -117,7 +117,7 @@ def test_the_row_of_a_table():
         score=(y + rng.normal(0, 0.5, y.shape)).astype(np.float32),
         threshold=np.full(3, 0.5),
     )
-    rows = examine.rows(p, paper="etp", draws=200)
+    rows = tabulate.rows(p, paper="etp", draws=200)
     (row,) = [row for row in rows if row["metric"] == "challenge score"]
     wanted = challenge.score(challenge.earned(y, p.score >= 0.5, names))
     assert row["value"] == pytest.approx(float(wanted)) and row["label"] == "macro"

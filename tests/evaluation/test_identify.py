@@ -7,7 +7,7 @@ import pytest
 
 from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import examine, identify
+from ecg_jax.evaluation import identify, tabulate
 from ecg_jax.evaluation.guards import leaks
 from ecg_jax.evaluation.subject import Subject
 
@@ -98,7 +98,7 @@ def test_an_encoder_that_reads_the_patient_finds_everybody():
             return types.SimpleNamespace(features=np.stack([np.cos(angle), np.sin(angle)], axis=1))
 
     subject = Reader("trained", types.SimpleNamespace(experiment=experiment), None, None)
-    table = examine.identification_rows(subject)
+    table = tabulate.identification_rows(subject)
     assert len(table) == 8 and all(row["value"] == 1.0 for row in table)
     assert {row["condition"] for row in table} == {"", "crops of 5 s"}
     apart = "a median of 10 days apart (quartiles 10 to 10)"
@@ -108,7 +108,7 @@ def test_an_encoder_that_reads_the_patient_finds_everybody():
         "all": f"6 of 10 patients were in the pre-training; {apart}",
     }
     config.protocols = ("linear_probe",)
-    assert examine.identification_rows(subject) == []
+    assert tabulate.identification_rows(subject) == []
 
 
 def test_crops_are_parts_of_the_record_and_stay_the_same():

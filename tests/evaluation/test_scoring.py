@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from ecg_jax.errors import UserError
-from ecg_jax.evaluation import examine, scoring
+from ecg_jax.evaluation import examine, scoring, tabulate
 from ecg_jax.evaluation.figures import metrics, predictions
 from ecg_jax.evaluation.guards import label_check
 from ecg_jax.evaluation.protocols import ecg_fix, features, retrieval, zero_shot
@@ -192,12 +192,12 @@ def test_rows_of_both_rules(subject):
     asked = dict(protocols=("zero_shot", "linear_probe"), fractions=(1.0,), conditions=())
     test = [p for p in ask(subject, **asked) if p.split == "test"]
     for p in test:  # ETP's figures of zero-shot alone fit nothing else than thresholds of the test
-        notes = [row["note"] for row in examine.rows(p, paper="etp", draws=20)]
+        notes = [row["note"] for row in tabulate.rows(p, paper="etp", draws=20)]
         on_test = p.rule == "paper" and p.protocol == "zero_shot"
         assert all(("on these same records" in note) == on_test for note in notes)
     by = {p.rule: p for p in test if p.protocol == "linear_probe"}
     rows = {
-        (rule, paper): examine.rows(by[rule], paper=paper, draws=20)
+        (rule, paper): tabulate.rows(by[rule], paper=paper, draws=20)
         for rule in by
         for paper in ("etp", "mets")
     }
@@ -243,7 +243,7 @@ def test_prompts_may_be_centred_and_written_anew(subject):
 def test_the_null_is_drawn_by_random_heads_and_the_same_choice(subject):
     config = subject.material.experiment.config.evaluate
     config.update(protocols=("zero_shot", "zero_shot_reports"), null_draws=3)
-    rows = examine.null_rows(subject)
+    rows = tabulate.null_rows(subject)
     config.update(null_draws=0)
     assert {(row["protocol"], row["encoder"]) for row in rows} == {
         ("zero_shot", "random heads"),
@@ -252,7 +252,7 @@ def test_the_null_is_drawn_by_random_heads_and_the_same_choice(subject):
     }
     assert all(row["ci_low"] < row["value"] < row["ci_high"] for row in rows)
     assert all("3 draws" in row["note"] and row["label"] == "macro" for row in rows)
-    assert not examine.null_rows(subject)
+    assert not tabulate.null_rows(subject)
 
 
 def test_without_training_reports_zero_shot_is_plain(subject, monkeypatch, capsys):
@@ -360,7 +360,7 @@ def test_the_papers_rule_asks_with_the_papers_template(subject):
 
 
 def test_retrieval_has_both_directions(subject):
-    rows = examine.retrieval_rows(subject)
+    rows = tabulate.retrieval_rows(subject)
     assert {row["label"] for row in rows} == {"ecg_to_report", "report_to_ecg"}
     assert {row["metric"] for row in rows} == set(retrieval.METRICS)
 
