@@ -19,6 +19,7 @@ from ecg_jax.data import challenge, index, sealed
 from ecg_jax.data.classes import TASKS
 from ecg_jax.data.index import Scanned
 from ecg_jax.data.leads import LEADS
+from ecg_jax.data.stored import COPY, Stored, cut, digest, read
 from ecg_jax.errors import UserError
 from ecg_jax.runtime import cache, hosts, storage
 
@@ -27,41 +28,6 @@ CHUNK = 256  # records read at a time
 # (dataset, task): labels that are made of others when records are read, and not stored.
 DERIVED = {("ptb_xl", "challenge")}
 WINDOW = 10.0  # seconds, that a longer recording with annotations is cut into
-COPY = "give all hosts one copy of the prepared data, and start again"
-
-
-class Stored:
-    """Signals left on disk, indexed as the array int16 [N, T, 12] that they are: `stored[rows]`
-    reads these rows from the shards. Several threads may read at once."""
-
-    dtype = np.dtype(np.int16)
-
-    def __init__(self, source: Any, T: int, rows: np.ndarray, sha256: np.ndarray):
-        """Rows of a TFDS data source, cut and padded to T samples; `sha256` [len(rows), 32]."""
-        self._source, self._rows, self._sha256 = source, rows, sha256
-        self.shape = (len(rows), T, len(LEADS))
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        """Raises a UserError for a record that is not what it was when the split was opened."""
-        wanted = self._rows[rows]
-        ecg = np.zeros((len(wanted), *self.shape[1:]), np.int16)
-        for out, example in zip(ecg, _read(self._source, wanted), strict=True):
-            _cut(example["ecg"], out)
-        for signal, row, sha256 in zip(ecg, wanted, self._sha256[rows], strict=True):
-            if not np.array_equal(_sha256(signal), sha256):
-                raise UserError(
-                    f"{self._source.dataset_info.data_dir}: record {row} of split "
-                    f"{self._source.split!r} has changed, or differs between hosts: {COPY}"
-                )
-        return ecg
-
-    def take(self, rows: np.ndarray, axis: int = 0) -> "Stored":
-        """The signals at `rows`, still on disk."""
-        assert axis == 0
-        return Stored(self._source, self.shape[1], self._rows[rows], self._sha256[rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,12 +191,12 @@ def load(
         check_hosts({f"{split} {what}": value for what, value in same.items()})
         of = {"split": split, "T": T, "source": metadata.get("source_sha256", "")}
         name = index.key("" if waves else digest, **of)
-        read = _indexed(name, path, source, N, T, classes, waves)
-        ecg = Stored(source, T, np.arange(N), read.signal_sha256)
+        scanned = _indexed(name, path, source, N, T, classes, waves)
+        ecg = Stored(source, T, np.arange(N), scanned.signal_sha256)
     else:
         ecg = np.zeros((N, T, len(LEADS)), np.int16)
-        read = _scan(path, source, np.arange(N), T, classes, waves, ecg)
-    labels = dict(zip(classes, _columns(read.labels, classes), strict=True))
+        scanned = _scan(path, source, np.arange(N), T, classes, waves, ecg)
+    labels = dict(zip(classes, _columns(scanned.labels, classes), strict=True))
     if (dataset, "challenge") in DERIVED and "all" in classes:
         labels["challenge"] = challenge.from_scp(labels["all"], classes["all"])
         classes = {**classes, "challenge": list(challenge.PTB_XL)}
@@ -239,19 +205,19 @@ def load(
         split=split,
         rate=rate,
         ecg=ecg,
-        length=read.length,
-        signal_sha256=read.signal_sha256,
-        lead_mask=read.lead_mask,
-        record_id=np.array(read.record_id),
-        patient_id=np.array(read.patient_id),
-        report=read.report,
-        person=read.person,
+        length=scanned.length,
+        signal_sha256=scanned.signal_sha256,
+        lead_mask=scanned.lead_mask,
+        record_id=np.array(scanned.record_id),
+        patient_id=np.array(scanned.patient_id),
+        report=scanned.report,
+        person=scanned.person,
         labels=labels,
         classes=classes,
         signals=metadata["signals"],
-        segments=read.segments if waves else None,
-        segments_mask=read.segments_mask if waves else None,
-        recorded=read.recorded,
+        segments=scanned.segments if waves else None,
+        segments_mask=scanned.segments_mask if waves else None,
+        recorded=scanned.recorded,
     )
 
 
@@ -297,16 +263,16 @@ def _scan(
         np.zeros((n, waves, len(LEADS)), bool),
         *([], [], []),
     )
-    chunks = (_read(source, rows[i : i + CHUNK]) for i in range(0, n, CHUNK))
+    chunks = (read(source, rows[i : i + CHUNK]) for i in range(0, n, CHUNK))
     for i, example in enumerate(itertools.chain.from_iterable(chunks)):
         signal = np.zeros((T, len(LEADS)), np.int16) if ecg is None else ecg[i]
-        _cut(example["ecg"], signal)
+        cut(example["ecg"], signal)
         found.length[i] = min(len(example["ecg"]), T)
-        found.signal_sha256[i] = _sha256(signal)
+        found.signal_sha256[i] = digest(signal)
         found.lead_mask[i] = example["lead_mask"]
         found.person[i] = _person(example)
         for name in ("segments", "segments_mask") if waves else ():
-            _cut(example[name], getattr(found, name)[i])
+            cut(example[name], getattr(found, name)[i])
         found.recorded[i] = example.get("recorded", np.nan)
         for task, y in zip(classes, _columns(labels, classes), strict=True):
             y[i] = _labels(path, example, task, y.shape[1])
@@ -319,10 +285,6 @@ def _person(example: dict[str, Any]) -> tuple[float, float]:
     """Age and sex. PTB-XL gives an age of 300 to whom is above 89."""
     age, sex = float(example.get("age", np.nan)), float(example.get("sex", -1))
     return min(age, 90.0) if age >= 0 else np.nan, sex if sex >= 0 else np.nan
-
-
-def _sha256(signal: np.ndarray) -> np.ndarray:
-    return np.frombuffer(hashlib.sha256(signal.data).digest(), np.uint8)
 
 
 def _columns(labels: np.ndarray, classes: dict[str, list[str]]) -> list[np.ndarray]:
@@ -353,31 +315,6 @@ def _open(data_dir: str | Path, dataset: str, rate: int, split: str) -> tuple[Pa
     if split not in builder.info.splits:
         raise UserError(f"{path} has no split {split!r}: it has {', '.join(builder.info.splits)}")
     return path, builder
-
-
-def _read(source: Any, rows: np.ndarray) -> list[dict[str, Any]]:
-    """Records of a TFDS data source.
-
-    Raises:
-      UserError: a shard is missing or damaged.
-    """
-    reason = "empty"
-    try:
-        return source.__getitems__(rows.tolist())
-    except RuntimeError as error:  # array_record's
-        reason = str(error).splitlines()[0]
-    except ValueError:  # TFDS's, of a record that has no signal
-        pass
-    raise UserError(
-        f"{source.dataset_info.data_dir}: a shard of split {source.split!r} is missing or damaged "
-        f"({reason}): prepare the dataset again, with --overwrite"
-    )
-
-
-def _cut(signal: np.ndarray, out: np.ndarray) -> None:
-    """Copies what fits; the rest of `out`, if the signal is shorter, stays as it is: zeros."""
-    n = min(len(signal), len(out))
-    out[:n] = signal[:n]
 
 
 def _check_metadata(path: Path, metadata: dict, rate: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import rankdata
 
 from ecg_jax import evaluate
-from ecg_jax.data import challenge, records
+from ecg_jax.data import challenge, records, stored
 from ecg_jax.data.classes import SUBCLASS, SUPERCLASS, TASKS
 from ecg_jax.data.records import Records
 from ecg_jax.errors import UserError
@@ -86,7 +86,7 @@ def test_a_recording_under_another_name(prepared):
 
 def test_recordings_of_nothing_but_zeros_are_no_evidence(prepared):
     def silent(split):
-        row = records._sha256(np.zeros_like(split.ecg[0]))
+        row = stored.digest(np.zeros_like(split.ecg[0]))
         return dataclasses.replace(
             split,
             ecg=changed(split.ecg, 0, 0),
