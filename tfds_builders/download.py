@@ -6,12 +6,14 @@ import urllib.parse
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-
-import requests
+from typing import TYPE_CHECKING
 
 from tfds_builders.errors import SourceError
 from tfds_builders.files import SUMS, parse_sha256, sha256_of
 from tfds_builders.progress import progress
+
+if TYPE_CHECKING:
+    import requests
 
 _CONNECTIONS = 8
 _TIMEOUT = 60  # seconds
@@ -35,11 +37,13 @@ def fetch(published: Published, folder: Path) -> Path:
 
     A download goes on with the SHA256SUMS.txt that it began with.
     """
+    import requests  # where nothing is downloaded, it is not waited for
+
     with requests.Session() as session:  # its connections stay open, up to ten of them
         return _fetch(published, folder, session)
 
 
-def _fetch(published: Published, folder: Path, session: requests.Session) -> Path:
+def _fetch(published: Published, folder: Path, session: "requests.Session") -> Path:
     sums_address = published.files + SUMS
     sums = _get(session, sums_address)
     _check_sums(sums, sums_address, published.sums_sha256, folder)
@@ -102,7 +106,7 @@ def _has(path: Path, digest: str) -> bool:
     return path.is_file() and sha256_of(path) == digest
 
 
-def _download(session: requests.Session, address: str, path: Path, digest: str) -> None:
+def _download(session: "requests.Session", address: str, path: Path, digest: str) -> None:
     """Writes the file under its name only when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
@@ -115,7 +119,9 @@ def _download(session: requests.Session, address: str, path: Path, digest: str) 
     raise SourceError(f"{address}: does not agree with SHA256SUMS.txt")
 
 
-def _get(session: requests.Session, address: str) -> bytes:
+def _get(session: "requests.Session", address: str) -> bytes:
+    import requests
+
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             with session.get(address, timeout=_TIMEOUT) as response:

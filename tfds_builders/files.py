@@ -6,7 +6,8 @@ import io
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 from tfds_builders.errors import RecordError, SourceError
 from tfds_builders.table import read_text
@@ -75,17 +76,21 @@ def fingerprint(folder: Path, files: Sequence[str]) -> str:
 def _content(path: str) -> bytes:
     """The sha256 of a file. Reading the record says what is wrong with one that can't be read."""
     try:
-        # Four times as fast as Path and a file object, and there may be 20,000 of them.
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        try:
-            digest = hashlib.sha256()
-            while part := os.read(file, 1 << 20):
-                digest.update(part)
-            return digest.digest()
-        finally:
-            os.close(file)
+        return _digest(path).digest()
     except OSError as error:
         return str(error.errno).encode()
+
+
+def _digest(path: str | Path) -> Any:
+    """Four times as fast as with a file object, and there may be 20,000 of them."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        digest = hashlib.sha256()
+        while part := os.read(file, 1 << 20):
+            digest.update(part)
+        return digest
+    finally:
+        os.close(file)
 
 
 def load_sha256(folder: Path) -> dict[str, str]:
@@ -130,19 +135,23 @@ def _sums(lines: Iterable[str], where: Path | str) -> Iterator[tuple[str, str]]:
 def digests_of(sums: Mapping[str, str], stem: str, suffixes: Sequence[str]) -> dict[str, str]:
     """{file name: digest} of one record's files, `stem` being its path in the folder."""
     paths = (stem + suffix for suffix in suffixes)
-    return {PurePosixPath(path).name: sums[path] for path in paths if path in sums}
+    return {path.rpartition("/")[2]: sums[path] for path in paths if path in sums}
 
 
 def verify_sha256(path: Path, expected: str) -> None:
     """Raises RecordError where the file is missing or differs."""
-    if not path.is_file():
-        raise RecordError(f"{path}: no such file{capitals(path)}")
-    if (actual := sha256_of(path)) != expected:
+    try:
+        actual = sha256_of(path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise RecordError(f"{path}: no such file{capitals(path)}") from None
+    if actual != expected:
         raise RecordError(f"{path}: SHA-256 {actual[:12]}..., {SUMS} says {expected[:12]}...")
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
+    if isinstance(path, Path):
+        return _digest(path).hexdigest()
+    with path.open("rb") as file:  # of an archive
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

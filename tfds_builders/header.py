@@ -5,6 +5,7 @@ leaves out (250 Hz, 200 units per mV) and takes 80 times as long; it is the test
 """
 
 import dataclasses
+import functools
 import re
 from pathlib import Path, PurePosixPath
 
@@ -95,25 +96,43 @@ def _signal(line: str, where: Path) -> Signal:
     if len(fields) < _FIELDS:
         raise RecordError(f"{where}: a signal without gain, checksum or lead name: {line[:80]!r}")
     file, form, scale, resolution, zero, _, checksum, _, name = fields
-    if not (match := _FORMAT.fullmatch(form)):
-        raise RecordError(f"{where}: signal format {form[:80]!r} is not supported")
-    if int(match[2] or 1) != 1:
-        raise RecordError(f"{where}: more than one sample per frame ({form})")
-    if int(match[3] or 0) != 0:
-        raise RecordError(f"{where}: signals are skewed against each other ({form})")
-    gain = _GAIN.fullmatch(scale)
-    if gain is None or float(gain[1]) == 0:
+    stated, gain = _format(form), _gain(scale)
+    if isinstance(stated, str):
+        raise RecordError(f"{where}: {stated}")
+    if gain is None:
         raise RecordError(f"{where}: a signal with gain {scale[:80]!r} (uncalibrated)")
     for field in (resolution, zero, checksum):
         if not _INTEGER.fullmatch(field):
             raise RecordError(f"{where}: {field[:80]!r} of lead {name[:80]} is not a whole number")
     return Signal(
         file=file,
-        format=match[1],
-        offset=int(match[4] or 0),
-        gain=float(gain[1]),
-        baseline=int(zero if gain[2] is None else gain[2]),
-        unit=gain[3] or "mV",
+        format=stated[0],
+        offset=stated[1],
+        gain=gain[0],
+        baseline=int(zero if gain[1] is None else gain[1]),
+        unit=gain[2],
         checksum=int(checksum),
         name=name.strip(),
     )
+
+
+# Nearly all records of a dataset say the same: it is read once.
+@functools.lru_cache(maxsize=256)
+def _format(text: str) -> tuple[str, int] | str:
+    """Format and offset in bytes; or why it cannot be read."""
+    if not (match := _FORMAT.fullmatch(text)):
+        return f"signal format {text[:80]!r} is not supported"
+    if int(match[2] or 1) != 1:
+        return f"more than one sample per frame ({text})"
+    if int(match[3] or 0) != 0:
+        return f"signals are skewed against each other ({text})"
+    return match[1], int(match[4] or 0)
+
+
+@functools.lru_cache(maxsize=256)
+def _gain(text: str) -> tuple[float, str | None, str] | None:
+    """Gain, baseline (None where there is none) and unit; None for what is no gain."""
+    match = _GAIN.fullmatch(text)
+    if match is None or float(match[1]) == 0:
+        return None
+    return float(match[1]), match[2], match[3] or "mV"

@@ -3,6 +3,7 @@
 Everything here is free of TFDS.
 """
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,8 @@ from tfds_builders.header import Header, Signal, read_header
 from tfds_builders.leads import LEADS
 from tfds_builders.samples import read_samples
 
+_COLUMNS: dict[tuple[str, ...], list[int]] = {}  # of `lead_columns`: most records name leads alike
+_MOST_COLUMNS = 256
 _LEAD_INDEX = {name.casefold(): i for i, name in enumerate(LEADS)} | {"mlii": LEADS.index("II")}
 _MICROVOLTS = {"mv": 1000.0, "uv": 1.0, "µv": 1.0, "μv": 1.0}  # micro sign and Greek mu
 _INT16_MAX = 32767
@@ -113,6 +116,8 @@ def _check_range(microvolts: np.ndarray, where: Path) -> None:
 
 def lead_columns(names: Sequence[str], where: Path) -> list[int]:
     """Indices in LEADS of the named leads (case does not matter; MLII is placed as II)."""
+    if (known := _COLUMNS.get(key := tuple(names))) is not None:
+        return list(known)
     columns = []
     for name in names:
         index = _LEAD_INDEX.get((name or "").strip().casefold())
@@ -121,7 +126,9 @@ def lead_columns(names: Sequence[str], where: Path) -> list[int]:
         if index in columns:
             raise RecordError(f"{where}: lead {LEADS[index]} occurs twice")
         columns.append(index)
-    return columns
+    if len(_COLUMNS) < _MOST_COLUMNS:
+        _COLUMNS[key] = columns
+    return list(columns)
 
 
 def known_lead(name: str) -> bool:
@@ -133,7 +140,7 @@ def resample(signal: np.ndarray, fs: float, rate: int, where: Path) -> np.ndarra
     """Anti-aliased polyphase resampling of [T, n] from `fs` to `rate` Hz: ceil(T rate/fs) rows."""
     if fs <= 0:
         raise RecordError(f"{where}: sampling rate of {fs} Hz")
-    ratio = Fraction(rate) / Fraction(fs).limit_denominator(1000)
+    ratio = _ratio(fs, rate)
     if ratio == 1:
         return signal
     if max(ratio.numerator, ratio.denominator) > _MAX_RATIO:
@@ -142,6 +149,11 @@ def resample(signal: np.ndarray, fs: float, rate: int, where: Path) -> np.ndarra
 
     # Beyond the ends the line through them goes on: zeros would ring on a baseline offset.
     return resample_poly(signal, ratio.numerator, ratio.denominator, axis=0, padtype="line")
+
+
+@functools.lru_cache(maxsize=64)
+def _ratio(fs: float, rate: int) -> Fraction:
+    return Fraction(rate) / Fraction(fs).limit_denominator(1000)
 
 
 def _units_per_microvolt(signal: Signal, path: Path) -> float:
