@@ -1,11 +1,13 @@
 """Programs killed at random moments, and run again: all files are as those of an undisturbed run.
 
-    PYTHONPATH=.:tests python tests/campaign/kills.py --count 300
+    PYTHONPATH=.:tests python tests/campaign/kills.py --count 300 --long --log FILE
 
-Each job runs in a process of its own, a fork of this one. A number draws the job and the moment, as
-a share of the calls that an undisturbed run makes; there the process is killed (SIGKILL), or the
-disk is full from then on (`--faults`). Then the job runs again, undisturbed, and what it leaves is
-compared byte for byte. Training itself is in `soak.py` and `tests/test_kill.py`.
+Each job of `kill_jobs.py` runs in a process of its own, a fork of this one. A number draws the job,
+the fault and the moment; there the process is killed, or from then on the disk is full, or nothing
+may be written. Then the job runs again, undisturbed, and what it leaves is compared byte for byte.
+Programs with trainers (`--long`) are disturbed several times before they finish. Each number adds a
+line to the log; a campaign that was stopped goes on behind the last. Several processes that train
+together are in `soak.py`.
 """
 
 import argparse
@@ -17,6 +19,8 @@ import io
 import json
 import os
 import random
+import re
+import resource
 import shutil
 import signal
 import sys
@@ -27,84 +31,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from campaign import readers
+from campaign.kill_jobs import JOBS, LONG, Job, load
+from campaign.reader import clone
 from ecg_jax.errors import UserError
-from tfds_builders import prepare
 
 FAULTS = ("kill", "full disk", "read-only")
 REFUSED = 2
-
-
-class Job(NamedTuple):
-    """What `begin` makes of a folder, `run` goes on with; `run` is what is disturbed."""
-
-    begin: Callable[[Path], object]
-    run: Callable[[Path], object]
-
-
-def _source(folder: Path) -> None:
-    readers.write_published(folder / "source", "ptb_xl", sums=True)
-
-
-def _prepare(folder: Path, *options: str) -> None:
-    given = ["ptb_xl", "--source", str(folder / "source"), "--data_dir", str(folder / "data")]
-    if status := prepare.main([*given, *options]):
-        raise UserError(f"prepare ended with {status}")
-
-
-def _prepared_before(folder: Path) -> None:
-    _source(folder)
-    _prepare(folder)
-
-
-def _embed(folder: Path) -> None:
-    from ecg_jax.text import tower
-
-    for text in "abcdefgh":
-        path = folder / "cache" / text[:1] / f"{text}.bin"
-        if tower._read_entry(path, text, 8) is None:
-            tower._write_entry(path, text, readers._vector(text))
-
-
-def _results(folder: Path) -> None:
-    readers.write_results(folder)
-
-
-def _states(folder: Path) -> None:
-    """A run of five checkpoints that goes on from the newest, as training does."""
-    from ecg_jax.runtime.checkpoint import Checkpoints
-
-    saves = Checkpoints(folder / "last", keep=2)
-    restored = saves.restore(readers._state())
-    for step in range(restored[0] + 1 if restored else 1, 6):
-        saves.save(step, readers._state(step), {"best": step / 8})
-        saves.wait()
-    saves.close()
-
-
-def _trained(folder: Path) -> None:
-    readers.write_trained(folder / "run")
-
-
-def _export(folder: Path) -> None:
-    from ecg_jax import export
-
-    if not (folder / "model" / "config.json").exists():
-        export.export(folder / "run", folder / "model")
-
-
-def nothing(_: Path) -> None:
-    pass
-
-
-JOBS = {
-    "prepare": Job(_source, _prepare),
-    "prepare --overwrite": Job(_prepared_before, lambda folder: _prepare(folder, "--overwrite")),
-    "text embedding": Job(nothing, _embed),
-    "results": Job(nothing, _results),
-    "checkpoints": Job(nothing, _states),
-    "export": Job(_trained, _export),
-}
 
 
 class Disturbance:
@@ -154,109 +86,199 @@ def deny(number: int) -> None:
         raise OSError(number, os.strerror(number), str(path))
 
     os.mkdir = os.rename = os.replace = made  # type: ignore[assignment]
+    if number == errno.EROFS:
+        os.unlink = os.remove = os.rmdir = made  # type: ignore[assignment]
+    # What other languages write: nothing grows. (Python ignores the signal that says so.)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 
 
-def forked(work: Callable[[Path], object], folder: Path, kind: str = "", at: int = 0):
-    """(status, calls, last line of an unexpected error) of `work` in a process of its own."""
+class Timer:
+    """Strikes after so much of the process's own time, whichever thread has it."""
+
+    def __init__(self, kind: str, seconds: float):
+        self._kind = kind
+        if kind == "kill":  # what SIGPROF does by itself: the process ends at once
+            signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        elif kind:
+            signal.signal(signal.SIGPROF, self._strike)
+        if kind:
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+
+    def _strike(self, *_: object) -> None:
+        deny(errno.ENOSPC if self._kind == "full disk" else errno.EROFS)
+
+
+class Ended(NamedTuple):
+    """How a forked process ended: its status, the calls it made, the processor's seconds, and the
+    last lines of an error that nobody expected."""
+
+    status: int
+    calls: int
+    seconds: float
+    line: str
+
+
+def forked(
+    work: Callable[[Path], object], folder: Path, kind: str = "", at: float = 0, timed=False
+):
+    """`work` in a process of its own, disturbed at a call, or (`timed`) after `at` seconds."""
     (read, write), told = os.pipe(), os.write
     pid = os.fork()
     if pid == 0:
-        status, line, disturbance = 0, "", Disturbance(kind, at)
+        status, line, disturbance = 0, "", Disturbance(kind, 0 if timed else int(at))
         quiet = io.StringIO()
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-            sys.setprofile(disturbance)
+            Timer(kind, at) if timed else sys.setprofile(disturbance)
             try:
                 work(folder)
             except (UserError, OSError):
                 status = REFUSED
+            except SystemExit as end:
+                status, line = int(end.code or 0), quiet.getvalue()[-600:]
             except BaseException:
                 status, line = 1, traceback.format_exc()[-600:]
             finally:
                 sys.setprofile(None)
+                signal.setitimer(signal.ITIMER_PROF, 0)
         told(write, json.dumps([disturbance.calls, line]).encode())
         os._exit(status)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
         said = pipe.read()
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    _, ended, used = os.wait4(pid, 0)
     calls, line = json.loads(said) if said else (0, "")
-    return status, calls, line
+    return Ended(os.waitstatus_to_exitcode(ended), calls, used.ru_utime + used.ru_stime, line)
 
 
-def _half(name: str) -> bool:
-    return name.startswith((".", "incomplete."))
+# What a kill leaves of what was being written; bytes that orbax chooses anew each time, of which
+# `digests.json` says what is in them; and times.
+HALF = re.compile(r"(^|/)(\.|incomplete\.)")
+CHECKPOINT = re.compile(r"(^|/)(last|best)/\d+/")
+TIMES = re.compile(r"tfevents")
 
 
 def content(folder: Path) -> dict[str, str]:
-    """The digest of every file below a folder, but of what was being written, whose name begins
-    with a dot or `incomplete`: a kill leaves it."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(map(_half, path.relative_to(folder).parts))
-    }
+    """The digest of every file below a folder, but of those; of `metrics.jsonl` without the lines
+    of how fast it went, of `report.html`, which draws them, without its numbers: they are in
+    `results.json`."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not any(p.search(name) for p in (HALF, CHECKPOINT, TIMES)):
+            data = path.read_bytes()
+            if path.name == "metrics.jsonl":
+                data = b"\n".join(line for line in data.split(b"\n") if b"pace/" not in line)
+            elif path.name == "report.html":
+                data = re.sub(rb"[\d.:,-]+", b"", data)
+            found[name] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+class Outcome(NamedTuple):
+    """Of a number: its job and fault, how often the job was disturbed, how many of these ended it
+    early, what is wrong or empty, and the processor's seconds."""
+
+    number: int
+    job: str
+    fault: str
+    times: int
+    struck: int
+    wrong: str
+    seconds: float
 
 
 class Campaign:
-    def __init__(self, folder: Path, faults: tuple[str, ...] = FAULTS):
-        self._folder, self._faults, self._made = folder, faults, {}
+    def __init__(self, folder: Path, jobs: dict[str, Job], faults: tuple[str, ...] = FAULTS):
+        self._folder, self._jobs, self._faults, self._made = folder, jobs, faults, {}
+        self._turns = [n for turn in range(10) for n in jobs if turn < jobs[n].turns]
 
-    def _undisturbed(self, name: str) -> tuple[Path, dict[str, str], int]:
+    def _undisturbed(self, name: str) -> tuple[Path, dict[str, str], Ended]:
+        """Where the job begins, what it leaves, and how it ended."""
         if name not in self._made:
-            job, begun = JOBS[name], self._folder / f"begun{len(self._made)}"
+            job, begun = self._jobs[name], self._folder / f"begun{len(self._made)}"
             begun.mkdir()
-            status, _, line = forked(job.begin, begun)
-            assert status == 0, line
+            first = forked(job.begin, begun, timed=True)
+            assert first.status == 0, first.line
             whole = self._folder / f"whole{len(self._made)}"
-            readers.clone(begun, whole)
-            status, calls, line = forked(job.run, whole)
-            assert status == 0, line
-            self._made[name] = begun, content(whole), calls
+            for _ in range(2 if job.timed else 1):  # the second finds all programs compiled
+                shutil.rmtree(whole, ignore_errors=True)
+                clone(begun, whole)
+                ended = forked(job.run, whole, timed=job.timed)
+                assert ended.status == 0, ended.line
+            self._made[name] = begun, content(whole), ended
         return self._made[name]
 
-    def run(self, number: int) -> tuple[str, str, str]:
-        """(job, fault, what is wrong or empty)."""
-        name = list(JOBS)[number % len(JOBS)]
-        rng = random.Random(f"kill {number}")
-        kind = self._faults[number // len(JOBS) % len(self._faults)]
-        begun, expected, calls = self._undisturbed(name)
+    def run(self, number: int) -> Outcome:
+        name = self._turns[number % len(self._turns)]
+        job, rng = self._jobs[name], random.Random(f"kill {number}")
+        kind = self._faults[number // len(self._turns) % len(self._faults)]
+        begun, expected, whole = self._undisturbed(name)
         scratch = self._folder / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
-        readers.clone(begun, scratch)
-        status, _, line = forked(JOBS[name].run, scratch, kind, rng.randrange(1, calls + 1))
-        allowed = (-signal.SIGKILL,) if kind == "kill" else (0, REFUSED)
-        if status not in allowed:
-            return name, kind, f"status {status}: {line}"
-        again, _, line = forked(JOBS[name].run, scratch)
-        if again:
-            return name, kind, f"the second time: status {again}: {line}"
+        clone(begun, scratch)
+        allowed = (-signal.SIGKILL, -signal.SIGPROF, 0) if kind == "kill" else (0, REFUSED)
+        struck, seconds, wrong = 0, 0.0, ""
+        for _ in range(job.kills):
+            at = rng.uniform(0.1, 1) * whole.seconds if job.timed else rng.randint(1, whole.calls)
+            ended = forked(job.run, scratch, kind, at, job.timed)
+            struck, seconds = struck + (ended.status != 0), seconds + ended.seconds
+            if ended.status not in allowed or ended.line.count("\n") > 1:
+                wrong = wrong or f"status {ended.status}: {ended.line}"
+        again = forked(job.run, scratch, timed=job.timed)
+        if again.status:
+            wrong = wrong or f"the last time: status {again.status}: {again.line}"
         found = content(scratch)
-        differ = sorted(k for k in expected | found if expected.get(k) != found.get(k))
-        return name, kind, f"differs: {', '.join(differ[:6])}" if differ else ""
+        if differ := sorted(k for k in expected | found if expected.get(k) != found.get(k)):
+            wrong = wrong or f"differs: {', '.join(differ[:6])}"
+        return Outcome(number, name, kind, job.kills, struck, wrong, seconds + again.seconds)
 
 
-def table(outcomes: list[tuple[str, str, str]]) -> str:
-    lines = ["| job | fault | times | findings |", "|---|---|---|---|"]
-    tried = Counter((name, kind) for name, kind, _ in outcomes)
-    wrong = Counter((name, kind) for name, kind, why in outcomes if why)
-    lines += [f"| {n} | {k} | {c} | {wrong[(n, k)]} |" for (n, k), c in sorted(tried.items())]
+def table(outcomes: list[Outcome]) -> str:
+    lines = [
+        "| job | fault | times | ended by it | findings | processor, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows: dict[tuple[str, str], Counter] = {}
+    for o in outcomes:
+        row = rows.setdefault((o.job, o.fault), Counter())
+        row.update(times=o.times, struck=o.struck, wrong=bool(o.wrong), seconds=o.seconds)
+    rows["all", ""] = sum(rows.values(), Counter())
+    for (name, kind), row in rows.items():
+        counts = " | ".join(str(row[key]) for key in ("times", "struck", "wrong"))
+        lines.append(f"| {name} | {kind} | {counts} | {row['seconds']:.0f} |")
     return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("--count", type=int, default=300, help="disturbances")
+    parser.add_argument("--long", action="store_true", help="programs that train and evaluate, too")
+    parser.add_argument(
+        "--log", type=Path, help="what was done; a stopped campaign goes on from it"
+    )
+    parser.add_argument("--jobs", help="only these, comma-separated")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kills."))
-    campaign, outcomes = Campaign(folder), []
-    for number in range(args.start, args.start + args.count):
-        outcomes.append(campaign.run(number))
-        if outcomes[-1][2]:
-            print(number, *outcomes[-1], flush=True)
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "xla"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    jobs = JOBS | (LONG if args.long else {})
+    jobs = {name: jobs[name] for name in args.jobs.split(",")} if args.jobs else jobs
+    load()
+    campaign, outcomes = Campaign(folder, jobs), []
+    if args.log and args.log.exists():
+        outcomes = [Outcome(*json.loads(line)) for line in args.log.read_text().splitlines()]
+    while sum(outcome.times for outcome in outcomes) < args.count:
+        outcome = campaign.run(len(outcomes))
+        outcomes.append(outcome)
+        if args.log:
+            with args.log.open("a") as file:
+                file.write(json.dumps(outcome) + "\n")
+        if outcome.wrong:
+            print(*outcome, sep=" | ", flush=True)
     shutil.rmtree(folder)
     print(table(outcomes))
-    return any(why for *_, why in outcomes)
+    return any(outcome.wrong for outcome in outcomes)
 
 
 if __name__ == "__main__":

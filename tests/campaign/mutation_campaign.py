@@ -1,6 +1,6 @@
 """Mutates what is read, again and again, and looks at what comes of it.
 
-    PYTHONPATH=.:tests python tests/campaign/mutation_campaign.py --count 10000 --out table.md
+    PYTHONPATH=.:tests python tests/campaign/mutation_campaign.py --count 10000 --log FILE
 
 Each mutation is one of `mutations.py` on one reader of `readers.py`, drawn by its number alone. It
 must end in one line (of a `UserError` or a builder's errors, each record on a line of its own), or
@@ -9,6 +9,7 @@ else is a finding, and the number makes it again: `--only NUMBER`.
 """
 
 import argparse
+import json
 import random
 import shutil
 import sys
@@ -20,7 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from campaign.mutations import Mutation, mutate
-from campaign.readers import Reader, Result, clone, files_of, readers
+from campaign.reader import Reader, Result, clone, files_of
+from campaign.readers import readers
 from ecg_jax.errors import UserError
 from tfds_builders.build import BadRecordsError
 from tfds_builders.errors import RecordError, SourceError
@@ -113,30 +115,35 @@ def table(outcomes: list[Outcome]) -> str:
     return "\n".join(lines)
 
 
+def logged(path: Path) -> list[Outcome]:
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [Outcome(n, name, Mutation(*of), what, line) for n, name, of, what, line in rows]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--start", type=int, default=0)
+    parser.add_argument(
+        "--log", type=Path, help="what was done; a stopped campaign goes on from it"
+    )
     parser.add_argument("--only", type=int, help="one number, whose files stay")
-    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="mutations."))
     campaign = Campaign(folder)
     if args.only is not None:
         print(campaign.run(args.only), folder / "scratch", sep="\n")
         return 0
-    outcomes = []
-    for number in range(args.start, args.start + args.count):
+    outcomes = logged(args.log) if args.log and args.log.exists() else []
+    for number in range(args.start + len(outcomes), args.start + args.count):
         outcomes.append(outcome := campaign.run(number))
+        if args.log:
+            with args.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(outcome) + "\n")
         if outcome.what.startswith("finding"):
             print(*outcome, sep=" | ", flush=True)
-        if number % 500 == 499 and args.out:
-            args.out.write_text(table(outcomes) + "\n", encoding="utf-8")
     shutil.rmtree(folder)
-    text = table(outcomes)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    print(table(outcomes))
     return any(outcome.what.startswith("finding") for outcome in outcomes)
 
 

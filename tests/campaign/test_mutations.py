@@ -4,7 +4,7 @@ import pytest
 
 from campaign.mutation_campaign import Campaign, judged, table
 from campaign.mutations import OF_JSON, Mutation
-from campaign.readers import Reader, anything, nothing
+from campaign.reader import Reader, anything, nothing
 from ecg_jax.errors import UserError
 from tfds_builders.build import BadRecordsError
 
