@@ -66,7 +66,7 @@ class Campaign:
         rng = random.Random(f"{SEED} {number}")
         mutation = mutate(rng, scratch, files_of(reader, scratch))
         what, line = judged(reader, scratch, mutation, expected)
-        return Outcome(number, reader.name, mutation, what, line)
+        return Outcome(number, reader.name, mutation, what, line.replace(f"{scratch}/", ""))
 
 
 def judged(reader: Reader, folder: Path, mutation: Mutation, expected: Result) -> tuple[str, str]:
