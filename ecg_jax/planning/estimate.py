@@ -86,11 +86,13 @@ class Estimate:
 
         Worked out from the compiled program: what grows with the records of a device is divided,
         reading and writing the state stays, and collectives keep their size. Of a program for one
-        device, which has none, the gradients are reduced.
+        device, which has none, the gradients are reduced. Where the chip keeps the state itself, as
+        with few records a device, it is as if nothing were kept.
         """
         share = self.target.devices / devices
         fixed = 2.0 * (self.memory.parameters + self.memory.optimizer + self.memory.memory)
-        moved = fixed + max(0.0, self.counts.bytes - fixed) * share
+        counted = self.counts.bytes if self.counts.bytes > fixed else self.counts.whole
+        moved = min(fixed, counted) + max(0.0, counted - fixed) * share
         found = [
             c._replace(group=devices, sent=c.sent * _ring(devices) / _ring(c.group))
             for c in self.counts.collectives
