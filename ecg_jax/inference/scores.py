@@ -82,7 +82,7 @@ class Scores:
 
 
 def figure(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+    return "-" if math.isnan(value) else f"{round(value, 3) + 0.0:.3f}"
 
 
 def _known(value: float) -> float | None:

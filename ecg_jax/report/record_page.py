@@ -102,7 +102,7 @@ def _row(scores: Scores, k: int, told: bool) -> Markup:
         element("td", _number(float(scores.score[k]))),
     ]
     if told:
-        cells.append(element("td", scores.figures[k] or UNKNOWN))
+        cells.append(element("td", scores.figures[k] or UNKNOWN, class_="told"))
     return element("tr", *cells)
 
 
