@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import time
 import zlib
@@ -25,6 +26,7 @@ import optax
 from flax import linen as nn
 
 from configs import etp
+from ecg_jax.errors import UserError
 from ecg_jax.losses import contrastive
 from ecg_jax.models import batch_norm, resnet1d, s4, wav2vec2
 from ecg_jax.run.experiment import Experiment, open_experiment
@@ -36,6 +38,7 @@ from ecg_jax.training.step import make_dispatch
 STEPS = 5
 STARTS = {"smooth": 2, "relu": 6}  # of each network: one agrees always, the other mostly
 SHALLOW = {18: (1, 1)}  # the stages of a network that compiles in little time
+EVERY_BLOCK = {18: (2, 2)}  # with a shortcut and without, after the stem and within
 CONFIGS = Path(__file__).parent.parent / "configs"
 # Four of one method's configs are options of the fifth.
 OPTIONS = ("w2v", "cmsc", "w2v_rlm", "cmsc_rlm")
@@ -154,8 +157,8 @@ def flat(name, state):
 
 @contextlib.contextmanager
 def network(name):
-    """The network with fewer layers ("relu"), or with all of them but without the jumps in its
-    gradients ("smooth"): SiLU for ReLU, the mean of two for the maximum of three."""
+    """The network with fewer layers ("relu"), or with each kind of block but without the jumps in
+    its gradients ("smooth"): SiLU for ReLU, the mean of two for the maximum of three."""
 
     def mean_pool(x):
         return nn.avg_pool(nn.silu(x), (2,), (2,), "SAME")
@@ -169,6 +172,7 @@ def network(name):
 
     with contextlib.ExitStack() as stack:
         if name == "smooth":
+            stack.enter_context(mock.patch.object(resnet1d, "STAGES", EVERY_BLOCK))
             stack.enter_context(mock.patch.object(nn, "relu", nn.silu))
             stack.enter_context(mock.patch.object(resnet1d, "relu", nn.silu))
             stack.enter_context(mock.patch.object(resnet1d, "relu_pool", silu_pool))
@@ -225,6 +229,33 @@ def asked():
         time.sleep(0.02)
 
 
+def refused(data_dir, out):
+    """What each process is told of a training whose processes have different workdirs or records:
+    [2] lines by what differs."""
+    from ecg_jax import train
+
+    own, found = str(jax.process_index()), {}
+    other = out.parent / "records"
+    if hosts.first():
+        shutil.copytree(data_dir, other)
+        info = next(other.rglob("dataset_info.json"))
+        text = json.loads(info.read_text())
+        split = next(s for s in text["splits"] if s["name"] == "train")
+        split["numBytes"] = str(int(split["numBytes"]) + 1)
+        info.write_text(json.dumps(text))
+    folders = {"workdirs": out.parent / own, "records": out.parent / "run"}
+    for what, folder in folders.items():
+        config = small(other if what == "records" and hosts.first() else data_dir)
+        try:
+            train.train(config, folder)
+            line = "not refused"
+        except UserError as error:
+            line = str(error)
+        found[f"refused {what}"] = np.array(hosts.share(line))
+    assert not folders["records"].exists()
+    return found
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("data_dir")
@@ -238,6 +269,8 @@ def main():
     config.parallel.update(loss="ring", shard_optimizer=True)
     figures = {"processes": jax.process_count(), "asked": asked()}
     figures |= losses()
+    with network("relu"):
+        figures |= refused(data_dir, out)
     for kind, starts in STARTS.items():
         with network(kind):
             for start, found in training(config, starts=starts).items():

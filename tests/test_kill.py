@@ -93,29 +93,40 @@ def whole(tmp_path_factory, simulated):
     return folder
 
 
+SMALL_FILES = ("bash", "-c", 'ulimit -f 100; exec "$@"', "bash")  # of 100 kB
+
+
+def test_a_write_that_fails_and_kills_are_no_end(whole, tmp_path, simulated):
+    """One run that meets them all, one start after the other."""
+    folder = tmp_path / "run"
+    full = run(simulated, folder, *SMALL_FILES)
+    assert full.returncode == 2
+    errors = [line for line in full.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "could not write a checkpoint" in errors[0]
+    assert len(errors[0]) < 400
+    for point in list(POINTS)[:ALWAYS]:
+        killed = run(simulated, folder, **{KILL_AT: point})
+        assert killed.returncode == -signal.SIGKILL, f"{point}: {killed.stderr[-2000:]}"
+        assert not (folder / "results.json").exists()
+    finish(simulated, folder)
+    check_equal(folder, whole)
+
+
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_and_finished(whole, tmp_path, simulated, point, request):
-    if list(POINTS).index(point) >= ALWAYS and not request.config.getoption("--every-kill"):
+    if not request.config.getoption("--every-kill"):
         pytest.skip("without --every-kill")
     folder = tmp_path / "run"
     killed = run(simulated, folder, **{KILL_AT: point})
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert not (folder / "results.json").exists()
     finish(simulated, folder)
+    check_equal(folder, whole)
+
+
+def check_equal(folder: Path, whole: Path) -> None:
     for name in ("last", "best"):
         assert restored(folder, name) == restored(whole, name)
     assert metrics(folder) == metrics(whole)
     assert (folder / "results.json").read_text() == (whole / "results.json").read_text()
-
-
-def test_a_write_that_fails_stops_the_run(whole, tmp_path, simulated):
-    small_files = ("bash", "-c", 'ulimit -f 100; exec "$@"', "bash")  # of 100 kB
-    full = run(simulated, tmp_path / "run", *small_files)
-    assert full.returncode == 2
-    errors = [line for line in full.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert "could not write a checkpoint" in errors[0]
-    assert len(errors[0]) < 400
-    assert not (tmp_path / "run" / "results.json").exists()
-    finish(simulated, tmp_path / "run")
-    assert restored(tmp_path / "run", "last") == restored(whole, "last")

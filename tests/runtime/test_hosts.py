@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import agreement
@@ -141,53 +140,23 @@ def losses(folder):
     return {row["step"]: row["loss"] for row in rows if "loss" in row}
 
 
-def test_a_run_saved_on_eight_devices_goes_on_on_one_and_on_two_processes(
-    simulated, tmp_path, monkeypatch
-):
+def test_a_run_saved_on_eight_devices_goes_on_on_one(simulated, tmp_path, monkeypatch):
+    """And on two processes, which `campaign.test_soak` shows."""
     config = agreement.small(simulated)
     config.checkpoint_seconds = 0.0
-    with monkeypatch.context() as patch:
-        agreement.shallow(patch.setattr)
-        patch.setattr(evaluate, "evaluate", lambda *_: None)
-        train.train(config, tmp_path / "eight")
-        for name in ("one", "two"):
-            shutil.copytree(tmp_path / "eight", tmp_path / name)
-            shutil.rmtree(tmp_path / name / "checkpoints" / "last" / "15")
-        mesh = parallel.make_mesh(jax.devices()[:1])
-        patch.setattr(parallel, "make_mesh", lambda: mesh)
-        train.train(config, tmp_path / "one")
-    for status, output, errors in both(training(config, tmp_path / "two")):
-        assert status == 0, errors
-        assert ("resumed at step 10" in output) == ("written:" in output)
-    wanted = losses(tmp_path / "eight")
-    assert sorted(wanted) == list(range(1, 16))
-    for name in ("one", "two"):
-        found = losses(tmp_path / name)
-        assert sorted(found) == sorted(wanted)
-        # Another batch's loss differs by 0.05 or more.
-        np.testing.assert_allclose(found[11], wanted[11], atol=1e-5)
-        np.testing.assert_allclose([found[s] for s in wanted], list(wanted.values()), atol=2e-3)
-    rows = json.loads((tmp_path / "two" / "results.json").read_text())
-    assert {row["encoder"] for row in rows} == {"trained", "random"}
-
-
-def test_sigterm_to_one_process_saves_the_run_and_ends_both_with_another_status_than_0(
-    simulated, tmp_path
-):
-    """After 100 steps, without a transfer: `train` forbids them in its loop."""
-    config = agreement.small(simulated)
-    config.epochs, config.checkpoint_seconds = 1000, 1000.0
-    port, folder = local.free_port(), tmp_path / "run"
-    command = training(config, folder)
-    running = [start(command, process=i, port=port) for i in range(2)]
-    while not (folder / "metrics.jsonl").exists() or max(losses(folder), default=0) < 100:
-        assert all(process.poll() is None for process in running)
-        time.sleep(0.2)
-    running[1].terminate()
-    outputs = [process.communicate(timeout=200) for process in running]
-    assert [process.returncode for process in running] == [75, 75], outputs
-    assert "the same command goes on from here" in outputs[0][0]
-    assert any((folder / "checkpoints" / "last").iterdir())
+    agreement.shallow(monkeypatch.setattr)
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: None)
+    train.train(config, tmp_path / "eight")
+    shutil.copytree(tmp_path / "eight", tmp_path / "one")
+    shutil.rmtree(tmp_path / "one" / "checkpoints" / "last" / "15")
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    monkeypatch.setattr(parallel, "make_mesh", lambda: mesh)
+    train.train(config, tmp_path / "one")
+    found, wanted = losses(tmp_path / "one"), losses(tmp_path / "eight")
+    assert sorted(found) == sorted(wanted) == list(range(1, 16))
+    # Another batch's loss differs by 0.05 or more.
+    np.testing.assert_allclose(found[11], wanted[11], atol=1e-5)
+    np.testing.assert_allclose([found[s] for s in wanted], list(wanted.values()), atol=2e-3)
 
 
 def one_line(errors):
@@ -206,28 +175,11 @@ def test_different_configurations_are_named(simulated, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_two_workdirs_are_refused(simulated, tmp_path):
-    config = agreement.small(simulated)
-    commands = [training(config, tmp_path / name) for name in ("a", "b")]
-    for status, _, errors in both(None, commands):
-        assert status == 2
-        assert "hosts with different workdirs" in one_line(errors)
-
-
-def test_different_records_are_named(simulated, tmp_path):
-    shutil.copytree(simulated, tmp_path / "data")
-    info = next((tmp_path / "data").rglob("dataset_info.json"))
-    text = json.loads(info.read_text())
-    train_split = next(s for s in text["splits"] if s["name"] == "train")
-    train_split["numBytes"] = str(int(train_split["numBytes"]) + 1)
-    info.write_text(json.dumps(text))
-    config = agreement.small(simulated)
-    other = agreement.small(tmp_path / "data")
-    commands = [training(c, tmp_path / "run") for c in (config, other)]
-    for status, _, errors in both(None, commands):
-        assert status == 2
-        assert "hosts with different records: train bytes is" in one_line(errors)
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize("what", ["workdirs", "records"])
+def test_different_workdirs_and_records_are_refused_on_both(two_processes, what):
+    for line in two_processes[f"refused {what}"]:
+        assert f"hosts with different {what}: " in line
+        assert what == "workdirs" or "train bytes is" in line
 
 
 @pytest.mark.parametrize("process", [0, 1])
