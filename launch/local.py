@@ -6,7 +6,7 @@
 Every process gets the flags by which they find each other. With `--devices`, each simulates so many
 CPU devices; with `--gpus`, each sees so many of the machine's GPUs; else JAX's own choice stands.
 `--dry_run` prints the commands. The status is that of the first process that failed; the others
-are then asked to end.
+are then asked to end. What each ended with, if not all with 0, is printed.
 """
 
 import argparse
@@ -90,6 +90,8 @@ def wait_for(children: list[subprocess.Popen]) -> int:
             for child in children:
                 child.kill()
         time.sleep(0.1)
+    for number, status in enumerate(statuses if any(statuses) else []):
+        print(f"process {number} ended with {status}", file=sys.stderr)
     return failed or next(filter(None, statuses), 0)
 
 

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -50,7 +51,7 @@ def command(data, folder, epochs, batch_size):
 
 
 def start(data, folder, *, processes, epochs, batch_size, fault=None):
-    """One start, to its end: (status, its error lines, seconds)."""
+    """One start, to its end: (status, that of each process, the error lines, seconds)."""
     launch = ["-m", "launch.local", f"--processes={processes}", f"--devices={DEVICES // processes}"]
     began = time.monotonic()
     done = subprocess.run(
@@ -63,7 +64,8 @@ def start(data, folder, *, processes, epochs, batch_size, fault=None):
         timeout=LIMIT_SECONDS,
     )
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    return done.returncode, errors, time.monotonic() - began
+    each = " ".join(re.findall(r"process \d ended with (-?\d+)", done.stderr))
+    return done.returncode, each or "0", errors, time.monotonic() - began
 
 
 def rows(folder):
@@ -101,7 +103,7 @@ def soak(data, out, *, faults, epochs=6, batch_size=64, tolerance=2e-3, log=prin
     """Runs starts with (processes, fault) of `faults`, then to the end; returns what is wrong."""
     whole, folder, wrong = out / "undisturbed", out / "run", []
     size = {"epochs": epochs, "batch_size": batch_size}
-    status, errors, _ = start(data, whole, processes=1, **size)
+    status, _, errors, _ = start(data, whole, processes=1, **size)
     if status:
         return [f"the undisturbed run ended with {status}: {errors}"]
     log("| start | processes | fault | status | seconds | error | last step |")
@@ -111,7 +113,9 @@ def soak(data, out, *, faults, epochs=6, batch_size=64, tolerance=2e-3, log=prin
             wrong += differences(folder, whole, tolerance)
             folder = out / f"run{i}"
         fault = fault | {"process": fault["process"] % processes}
-        status, errors, seconds = start(data, folder, processes=processes, fault=fault, **size)
+        status, each, errors, seconds = start(
+            data, folder, processes=processes, fault=fault, **size
+        )
         kind = fault["kind"]
         known = STATUSES | (ALONE if processes == 1 else {})
         allowed = known.get(kind, set(range(1, 256)) | {-9, -6}) | {0}
@@ -121,10 +125,10 @@ def soak(data, out, *, faults, epochs=6, batch_size=64, tolerance=2e-3, log=prin
             wrong.append(f"start {i}, {kind}: another error: {errors}")
         steps = [step for step, _ in rows(folder)]
         log(
-            f"| {i} | {processes} | {kind} on {fault['process']} at {fault['step']} | {status} | "
+            f"| {i} | {processes} | {kind} on {fault['process']} at {fault['step']} | {each} | "
             f"{seconds:.0f} | {errors[0][7:90] if errors else ''} | {max(steps, default=0)} |"
         )
-    status, errors, seconds = start(data, folder, processes=2, **size)
+    status, _, errors, seconds = start(data, folder, processes=2, **size)
     log(f"| end | 2 | none | {status} | {seconds:.0f} | | {max(s for s, _ in rows(folder))} |")
     if status:
         return [*wrong, f"the last start ended with {status}: {errors}"]

@@ -13,5 +13,5 @@ def test_a_run_that_is_stopped_and_killed_ends_as_an_undisturbed_one(simulated, 
     log, size = [], {"epochs": 13, "batch_size": 32}
     assert not soak(simulated, tmp_path, faults=faults, log=log.append, **size)
     starts = [line.split(" | ") for line in log[2:]]
-    assert [int(line[3]) for line in starts] == [75, 256 - 9, 0], log
+    assert [line[3] for line in starts] == ["75 75", "-9", "0"], log
     assert 103 <= int(starts[0][-1].rstrip(" |")) < 126
