@@ -63,7 +63,7 @@ def start(data, folder, *, processes, epochs, batch_size, fault=None):
         check=False,
         timeout=LIMIT_SECONDS,
     )
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    errors = re.findall(r"\berror: .*", done.stderr)  # another process's bar may stand before it
     each = " ".join(re.findall(r"process \d ended with (-?\d+)", done.stderr))
     return done.returncode, each or "0", errors, time.monotonic() - began
 
