@@ -234,7 +234,8 @@ def _macro_note(classes: Sequence[str], reasons: list[str], patients: np.ndarray
     notes = [f"{count} of {len(classes)} classes left out: {'; '.join(parts)}"] if parts else []
     alone = sum(m < 2 and not r for m, r in zip(patients, reasons, strict=True))
     if alone:
-        notes.append(f"interval too narrow: {alone} of the classes rest on one patient each")
+        each = "class rests on one patient" if alone == 1 else "classes rest on one patient each"
+        notes.append(f"interval too narrow: {alone} {each}")
     return ". ".join(notes)
 
 

@@ -118,7 +118,7 @@ def test_one_patient_gives_no_interval():
     assert 0 <= row["value"] <= 1
     assert math.isnan(row["ci_low"])
     assert row["note"] == results.ALONE
-    assert "1 of the classes rest on one patient" in find(rows, "macro", "auroc")["note"]
+    assert "1 class rests on one patient" in find(rows, "macro", "auroc")["note"]
 
 
 def test_arrays_that_do_not_fit_are_refused():
