@@ -73,6 +73,8 @@ class Seen:
         """Which of the records has a signal; -1 for none."""
         if (at := self._recent.get(signal)) is not None:
             return at
+        if not len(self._signals):
+            return -1
         at = int(np.searchsorted(self._signals, np.uint64(signal)))
         there = at < len(self._signals) and int(self._signals[at]) == signal
         return int(self._places[at]) if there else -1

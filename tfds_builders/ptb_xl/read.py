@@ -102,9 +102,7 @@ def example(
             "report": row.fields["report"],
             "fold": row.fold,
             "labels": {task: _multi_hot(task, codes, statements) for task in NUM_CLASSES},
-            "scp_likelihood": np.array(
-                [codes.get(code, -1) for code in statements.classes["all"]], np.float32
-            ),
+            "scp_likelihood": _likelihoods(codes, statements),
             "age": np.float32(age),
             "sex": np.int32(sex),
             "recorded": np.float64(_days(row.recorded)),
@@ -113,8 +111,20 @@ def example(
 
 
 def _multi_hot(task: str, codes: Mapping[str, float], statements: Statements) -> np.ndarray:
-    present = statements.present(task, codes)
-    return np.array([code in present for code in statements.classes[task]], np.uint8)
+    place = statements.places[task]
+    y = np.zeros(len(place), np.uint8)
+    for name in statements.present(task, codes):
+        y[place[name]] = 1
+    return y
+
+
+def _likelihoods(codes: Mapping[str, float], statements: Statements) -> np.ndarray:
+    """float32 [statements], -1 where one is not made."""
+    place = statements.places["all"]
+    found = np.full(len(place), -1, np.float32)
+    for code, value in codes.items():
+        found[place[code]] = value
+    return found
 
 
 def _parse_codes(text: str, statements: Statements) -> dict[str, float]:
@@ -125,7 +135,7 @@ def _parse_codes(text: str, statements: Statements) -> dict[str, float]:
     codes = {code: float(value) for code, value in pairs}
     if len(codes) != len(pairs):
         raise RecordError(f"ptbxl_database.csv: a statement occurs twice in {text[:60]!r}")
-    if unknown := set(codes) - set(statements.classes["all"]):
+    if unknown := codes.keys() - statements.places["all"].keys():
         raise RecordError(f"ptbxl_database.csv: unknown statement {', '.join(sorted(unknown))}")
     if not all(0 <= value <= 100 for value in codes.values()):
         raise RecordError(f"ptbxl_database.csv: likelihood outside 0-100 in {text[:60]!r}")

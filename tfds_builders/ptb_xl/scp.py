@@ -1,6 +1,7 @@
 """The published mapping of PTB-XL's 71 SCP-ECG statements to tasks, read by column name."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,6 +33,13 @@ class Statements:
     classes: dict[str, list[str]]
     members: dict[str, dict[str, str]]
     descriptions: dict[str, str]
+
+    @functools.cached_property
+    def places(self) -> dict[str, dict[str, int]]:
+        """{task: {class: its column}}."""
+        return {
+            task: {name: i for i, name in enumerate(names)} for task, names in self.classes.items()
+        }
 
     def present(self, task: str, codes: Mapping[str, float]) -> set[str]:
         """Classes of a task; a statement of likelihood 0 (unknown) counts, as in the benchmark."""
