@@ -117,8 +117,8 @@ def test_two_processes_make_one_table(simulated, tmp_path):
     assert done.returncode == 0, done.stderr
     written = [line for line in done.stdout.splitlines() if line.startswith("written: ")]
     assert len(written) == len(set(written)) == 3  # two by the evaluation, and the table
-    steps = [json.loads(line) for line in (tmp_path / "out/etp_3/metrics.jsonl").open()]
-    steps = [row["step"] for row in steps if "loss" in row]
+    lines = (tmp_path / "out/etp_3/metrics.jsonl").read_text().splitlines()
+    steps = [row["step"] for row in map(json.loads, lines) if "loss" in row]
     assert steps == list(range(1, len(steps) + 1))
     rows = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {row["encoder"] for row in rows} == {"trained", "random"}
