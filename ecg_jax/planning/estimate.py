@@ -86,13 +86,10 @@ class Estimate:
 
         Worked out from the compiled program: what grows with the records of a device is divided,
         reading and writing the state stays, and collectives keep their size. Of a program for one
-        device, which has none, the gradients are reduced. Where the chip keeps the state itself, as
-        with few records a device, it is as if nothing were kept.
+        device, which has none, the gradients are reduced. Only where `grows`.
         """
         share = self.target.devices / devices
-        fixed = 2.0 * (self.memory.parameters + self.memory.optimizer + self.memory.memory)
-        counted = self.counts.bytes if self.counts.bytes > fixed else self.counts.whole
-        moved = min(fixed, counted) + max(0.0, counted - fixed) * share
+        moved = self._state_bytes + (self.counts.bytes - self._state_bytes) * share
         found = [
             c._replace(group=devices, sent=c.sent * _ring(devices) / _ring(c.group))
             for c in self.counts.collectives
@@ -109,6 +106,17 @@ class Estimate:
             collectives=tuple(found),
             devices=devices,
         )
+
+    @property
+    def grows(self) -> bool:
+        """Whether what grows with the records of a device can be told from the rest: it is most of
+        what a step moves. With few records of each, a chip keeps much of the state itself."""
+        return self.counts.bytes > 2 * self._state_bytes
+
+    @property
+    def _state_bytes(self) -> float:
+        """The state is read and written."""
+        return 2.0 * (self.memory.parameters + self.memory.optimizer + self.memory.memory)
 
     @property
     def gradient_bytes(self) -> int:

@@ -107,6 +107,11 @@ def _bound(e: Estimate) -> str:
 
 def _scaling(e: Estimate) -> str:
     """The same batch on other numbers of these devices."""
+    if not e.grows:
+        return (
+            f"Other numbers of devices are not worked out: with {e.per_device:g} records on each, "
+            "most of what a step moves is its state. Name them as --target."
+        )
     rows = []
     slices = {math.prod(map(int, name.split("x"))) for name in e.target.chip.slices}
     counts = slices or {n for n in COUNTS if n <= 8 * e.target.devices}
