@@ -144,9 +144,9 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
         whole can't be used.
         """
 
-    def fingerprint(self, source: Path) -> str:
+    def fingerprint(self, source: Path, files: list[str] | None = None) -> str:
         """sha256 over the files that a build of `source` is made of; raises SourceError."""
-        return fingerprint(source, self._files(source))
+        return fingerprint(source, self._files(source) if files is None else files)
 
     def _signals(self, source_rate: int) -> dict[str, Any]:
         """Metadata: whether the signals are as published, and at which rate those are, in Hz."""
@@ -205,7 +205,7 @@ class EcgBuilder(tfds.core.ShardBasedBuilder):
             {planned.get(stem, stem): reason for stem, reason in bad.items()},
             sum(map(len, plan.values())) + len(bad.keys() - planned.keys()),
             len(sums.keys() & set(files)),
-            self.fingerprint(source),
+            self.fingerprint(source, files),
         )
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager):

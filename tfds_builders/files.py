@@ -144,6 +144,11 @@ def verify_sha256(path: Path, expected: str) -> None:
         actual = sha256_of(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise RecordError(f"{path}: no such file{capitals(path)}") from None
+    check_sha256(path, actual, expected)
+
+
+def check_sha256(path: Path, actual: str, expected: str) -> None:
+    """Raises RecordError where a file's digest is not that of `SHA256SUMS.txt`."""
     if actual != expected:
         raise RecordError(f"{path}: SHA-256 {actual[:12]}..., {SUMS} says {expected[:12]}...")
 

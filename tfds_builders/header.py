@@ -6,11 +6,12 @@ leaves out (250 Hz, 200 units per mV) and takes 80 times as long; it is the test
 
 import dataclasses
 import functools
+import hashlib
 import re
 from pathlib import Path, PurePosixPath
 
 from tfds_builders.errors import RecordError
-from tfds_builders.files import capitals
+from tfds_builders.files import capitals, check_sha256
 
 # File, format, gain, resolution, zero, initial value, checksum, block size, name. A unit may be
 # left out: then it is mV by the format's definition, as in MIT-BIH.
@@ -47,9 +48,10 @@ class Header:
     comments: tuple[str, ...]
 
 
-def read_header(path: Path) -> Header:
-    """Raises RecordError where `path` is missing, leaves doubt, or is another record's header."""
-    header = parse_header(read_text(path), path)
+def read_header(path: Path, sha256: str = "") -> Header:
+    """Raises RecordError where `path` is missing, leaves doubt, is another record's header, or has
+    another digest than `sha256`, if one is given."""
+    header = parse_header(read_text(path, sha256), path)
     stem = path.name.removesuffix(".hea")
     for name in (header.name, *dict.fromkeys(signal.file for signal in header.signals)):
         # Some of the Challenge's headers give the signal file's name for the record's.
@@ -58,12 +60,14 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, sha256: str = "") -> str:
     """A header's text, in UTF-8 or else in Latin-1, as a µ may be written."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file{capitals(path)}") from None
+    if sha256:
+        check_sha256(path, hashlib.sha256(data).hexdigest(), sha256)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

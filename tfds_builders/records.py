@@ -58,8 +58,9 @@ def verified_header(
     """A record's header and its path, its files' digests compared; raises as `read_wfdb`."""
     path = stem.with_name(stem.name + ".hea")
     for name, digest in sha256.items():
-        verify_sha256(stem.with_name(name), digest)
-    header = read_header(path)
+        if name != path.name:
+            verify_sha256(stem.with_name(name), digest)
+    header = read_header(path, sha256.get(path.name, ""))
     if published_rate is not None and header.rate != published_rate:
         raise RecordError(
             f"{path}: states {header.rate:g} Hz, the dataset is published at {published_rate:g} Hz"

@@ -241,7 +241,7 @@ def table(outcomes: list[Outcome]) -> str:
     rows: dict[tuple[str, str], Counter] = {}
     for o in outcomes:
         row = rows.setdefault((o.job, o.fault), Counter())
-        row.update(times=o.times, struck=o.struck, wrong=bool(o.wrong), seconds=o.seconds)
+        row.update(times=o.times, struck=o.struck, wrong=int(bool(o.wrong)), seconds=o.seconds)
     rows["all", ""] = sum(rows.values(), Counter())
     for (name, kind), row in rows.items():
         counts = " | ".join(str(row[key]) for key in ("times", "struck", "wrong"))

@@ -83,7 +83,8 @@ class Builder(EcgBuilder):
     def root(self, source: Path):
         return open_archive(source, RECORDS) if not Path(source).is_dir() else source
 
-    def fingerprint(self, source: Path) -> str:
+    def fingerprint(self, source: Path, files: list[str] | None = None) -> str:
+        del files
         root = self.root(source)
         return Files(root, Table(root)).fingerprint(root)
 

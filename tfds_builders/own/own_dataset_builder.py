@@ -75,11 +75,11 @@ class Builder(EcgBuilder):
             notes=list(self.table.notes),
         )
 
-    def fingerprint(self, source: Path) -> str:
+    def fingerprint(self, source: Path, files: list[str] | None = None) -> str:
         """Of the files, and of what was said about them."""
         assert self.own is not None
         said = dataclasses.replace(self.own, table=Path(self.own.table.name))
-        digest = hashlib.sha256(f"{super().fingerprint(source)} {said}".encode())
+        digest = hashlib.sha256(f"{super().fingerprint(source, files)} {said}".encode())
         digest.update(self.own.table.read_bytes())
         return digest.hexdigest()
 
