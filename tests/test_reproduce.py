@@ -309,6 +309,7 @@ def test_parts_of_a_table_and_what_is_asked_for_of_it(monkeypatch):
         table="ptb-xl", datasets=None, methods="simclr", recipe="modern", rate=100, text="minilm"
     )
     given.data_dir, given.tasks, given.protocols = "here", "rhythm,super", "finetune,knn"
+    given.variants = None
     table = reproduce.narrowed(given)
     assert table.targets == {"ptb_xl": ("super", "rhythm")}
     assert table.protocols == ("knn", "finetune")
@@ -385,6 +386,7 @@ def test_baselines_have_no_paper_recipe(table, capsys):
         recipe="paper",
         tasks=None,
         protocols=None,
+        variants=None,
     )
     assert reproduce.narrowed(args).baselines == ("mets",)
     assert "left out, as they have no such recipe here: simclr" in capsys.readouterr().out
