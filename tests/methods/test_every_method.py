@@ -20,7 +20,7 @@ from ecg_jax.runtime import parallel
 from ecg_jax.runtime.checkpoint import Checkpoints
 from ecg_jax.training import feed, optim
 from ecg_jax.training.state import init
-from ecg_jax.training.step import make_dispatch
+from ecg_jax.training.step import chosen, make_dispatch
 
 # Fields of config.model that are read if another one has not its usual value.
 OF_OTHER_CHOICES = {
@@ -81,13 +81,14 @@ def test_learns_one_batch(config):
 
     @jax.jit
     def step(params, state, moments, key):
-        (loss, (state, metrics)), gradient = jax.value_and_grad(method.loss, has_aux=True)(
+        (loss, (new, metrics)), gradient = jax.value_and_grad(method.loss, has_aux=True)(
             params, state, view, key
         )
         updates, moments = optimizer.update(gradient, moments, params)
         params = jax.tree.map(jnp.add, params, updates)
         if method.after_update is not None:
-            state = method.after_update(params, state)
+            new = method.after_update(params, new)
+        state = chosen(jnp.array(True), new, state)
         return params, state, moments, loss, metrics, stem_of(gradient["encoder"])
 
     losses = []
