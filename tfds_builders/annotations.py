@@ -1,10 +1,15 @@
 """WFDB annotation files, read by wfdb and refused where they are cut short or say nothing."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from tfds_builders.errors import RecordError
 from tfds_builders.files import capitals
+
+SKIP, AUX = 59, 63  # codes of a time of four bytes, and of a note
+DEFINITIONS = (b"## annotation type definitions", b"## end of definitions")
 
 
 class Annotation(NamedTuple):
@@ -30,6 +35,8 @@ def read_annotations(stem: Path, extension: str, rate: float) -> list[Annotation
         raise RecordError(f"{path}: truncated, it does not end in an end-of-file annotation")
     if not data.strip(b"\0"):
         raise RecordError(f"{path}: holds no annotations")
+    if not _defined(list(_notes(data))):  # wfdb 4.3.1 would not return
+        raise RecordError(f"{path}: unreadable annotations (a note after ## that WFDB lacks)")
     try:
         found = wfdb.rdann(str(stem), extension)
     except Exception as error:
@@ -43,3 +50,25 @@ def read_annotations(stem: Path, extension: str, rate: float) -> list[Annotation
     if unknown := [mark.sample for mark in marks if not isinstance(mark.symbol, str)]:
         raise RecordError(f"{path}: the mark at sample {unknown[0]} has a code that WFDB lacks")
     return marks
+
+
+def _notes(data: bytes) -> Iterator[bytes]:
+    """The notes of an annotation file: its words are 16 bits, a code in the upper six."""
+    at = 0
+    while at + 1 < len(data):
+        code, length = data[at + 1] >> 2, data[at]
+        at += 2
+        if code == SKIP:
+            at += 4
+        elif code == AUX:
+            yield data[at : at + length]
+            at += length + length % 2
+
+
+def _defined(notes: list[bytes]) -> bool:
+    """Whether what notes say of the file itself is what WFDB defines: the rate, once, and
+    definitions of codes, which end."""
+    said = [note for note in notes if note.startswith(b"## ")]
+    rates = [note for note in said if re.match(rb"## time resolution: \d", note)]
+    said = [note for note in said if note not in rates]
+    return len(rates) <= 1 and said == list(DEFINITIONS) * (len(said) // 2)

@@ -188,6 +188,33 @@ def test_a_code_that_there_is_not(tmp_path):
         read_annotations(stem, "atr", 360)
 
 
+@pytest.mark.parametrize(
+    "notes",
+    [
+        ["## what"],
+        ["## end of definitions"],
+        ["## time resolution: 360", "## time resolution: 360"],
+        ["## annotation type definitions", "42 x y"],
+    ],
+)
+def test_notes_about_the_file_that_are_none(tmp_path, notes):
+    """At some of them wfdb 4.3.1 would read the same note for ever."""
+    stem = write_annotated(tmp_path, [(20, "+", "(N"), (300, "N", "")])
+    path = stem.with_suffix(".atr")
+    good = path.read_bytes()
+    path.write_bytes(b"".join(map(note, ["## time resolution: 360"])) + good)
+    as_before = read_annotations(stem, "atr", 360)
+    assert [mark.sample for mark in as_before] == [20, 300]
+    path.write_bytes(b"".join(map(note, notes)) + good)
+    with pytest.raises(RecordError, match=r"100\.atr: unreadable annotations \(a note after ##"):
+        read_annotations(stem, "atr", 360)
+
+
+def note(text):
+    """A note about the file: at sample 0, of code 22, and the note's own word."""
+    return bytes([0, 22 << 2, len(text), 63 << 2]) + text.encode() + b"\0" * (len(text) % 2)
+
+
 def test_annotations_that_say_nothing(tmp_path):
     stem = write_annotated(tmp_path, [(20, "+", "(N"), (300, "N", "")])
     path = stem.with_suffix(".atr")
