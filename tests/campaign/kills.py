@@ -159,8 +159,8 @@ TIMES = re.compile(r"tfevents")
 
 def content(folder: Path) -> dict[str, str]:
     """The digest of every file below a folder, but of those; of `metrics.jsonl` without the lines
-    of how fast it went, of `report.html`, which draws them, without its numbers: they are in
-    `results.json`."""
+    of how fast it went, of `report.html`, which draws them, without that section and its numbers:
+    they are in `results.json`."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -169,9 +169,18 @@ def content(folder: Path) -> dict[str, str]:
             if path.name == "metrics.jsonl":
                 data = b"\n".join(line for line in data.split(b"\n") if b"pace/" not in line)
             elif path.name == "report.html":
+                data = re.sub(rb'<section id="training".*?</section>', b"", data, flags=re.DOTALL)
                 data = re.sub(rb"[\d.:,-]+", b"", data)
             found[name] = hashlib.sha256(data).hexdigest()
     return found
+
+
+def clear(said: str) -> bool:
+    """Whether what a program said at its end has one line for its error, and none of Python's.
+    Before it stand what is going on, and bars."""
+    lines = re.split("[\r\n]", said)
+    errors = sum(line.startswith("error: ") for line in lines)
+    return not said or (errors == 1 and "Traceback" not in said)
 
 
 class Outcome(NamedTuple):
@@ -199,7 +208,7 @@ class Campaign:
             begun.mkdir()
             first = forked(job.begin, begun, timed=True)
             assert first.status == 0, first.line
-            whole = self._folder / f"whole{len(self._made)}"
+            whole = self._folder / "scratch"  # a run's config.json names the folder of its data
             for _ in range(2 if job.timed else 1):  # the second finds all programs compiled
                 shutil.rmtree(whole, ignore_errors=True)
                 clone(begun, whole)
@@ -222,7 +231,7 @@ class Campaign:
             at = rng.uniform(0.1, 1) * whole.seconds if job.timed else rng.randint(1, whole.calls)
             ended = forked(job.run, scratch, kind, at, job.timed)
             struck, seconds = struck + (ended.status != 0), seconds + ended.seconds
-            if ended.status not in allowed or ended.line.count("\n") > 1:
+            if ended.status not in allowed or not clear(ended.line):
                 wrong = wrong or f"status {ended.status}: {ended.line}"
         again = forked(job.run, scratch, timed=job.timed)
         if again.status:
@@ -256,14 +265,14 @@ def main() -> int:
     parser.add_argument(
         "--log", type=Path, help="what was done; a stopped campaign goes on from it"
     )
-    parser.add_argument("--jobs", help="only these, comma-separated")
+    parser.add_argument("--jobs", help="only these, with semicolons between")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kills."))
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     jobs = JOBS | (LONG if args.long else {})
-    jobs = {name: jobs[name] for name in args.jobs.split(",")} if args.jobs else jobs
+    jobs = {name: jobs[name] for name in args.jobs.split(";")} if args.jobs else jobs
     load()
     campaign, outcomes = Campaign(folder, jobs), []
     if args.log and args.log.exists():
