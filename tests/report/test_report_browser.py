@@ -83,7 +83,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-
 def test_opens_without_errors(page):
     document, errors = browse(page)
     assert errors == ""
-    assert document.count("<section") == 10 and "</html>" in document
+    assert document.count("<section") == 11 and "</html>" in document
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -91,7 +91,7 @@ def test_opens_without_errors(page):
 def test_nothing_overflows_and_keys_reach_every_section(page, device, scheme):
     found = seen(page, device, scheme)
     links = found["sections"]
-    assert found["keys"][: 1 + len(links)] == ["#main", *links] and len(links) == 10
+    assert found["keys"][: 1 + len(links)] == ["#main", *links] and len(links) == 11
     assert found["keys"][-1] == "#contents"
     assert found["keys"].count("SUMMARY.") > 8 and found["keys"].count("DIV.scroll") > 8
 
