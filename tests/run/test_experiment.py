@@ -35,7 +35,10 @@ def test_a_batch_is_fetched_while_the_next_one_is_computed(small, monkeypatch):
         def __len__(self):
             return len(self.ecg)
 
-    encoded = experiment.encode(None, None, Split(ecg=ecg, lead_mask=np.ones((20, 12), bool)))
+    mask = np.ones((20, 12), bool)
+    encoded = experiment.encode(
+        None, None, Split(dataset="d", split="test", ecg=ecg, lead_mask=mask)
+    )
     assert events == ["compute", "compute", "fetch", "compute", "fetch", "fetch"]
     np.testing.assert_array_equal(encoded.features, ecg[:, 0, :2])
 
