@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from ecg_jax import __main__
 from ecg_jax.runtime import malloc
 from ecg_jax.runtime.process import configure  # the real one: `conftest.py` replaces it
 
@@ -50,5 +51,10 @@ def test_freed_memory_goes_back_to_the_system_where_there_is_an_accelerator(tmp_
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: p.stem)
 def test_every_program_is_set_up(path):
-    if path.parent.name != "text":  # those read and print, without JAX
-        assert "    process.configure()\n" in path.read_text()
+    if path.parent.name == "text":  # those read and print, without JAX
+        return
+    if path.stem == "__main__":  # it calls the others
+        programs = {module.rpartition(".")[2] for module, _ in __main__.COMMANDS.values()}
+        assert programs - {"prepare"} <= {other.stem for other in PROGRAMS}
+        return
+    assert "    process.configure()\n" in path.read_text()
