@@ -69,6 +69,9 @@ def main() -> int:
     args = parser().parse_args()
     paths = find(args.recordings)
     from ecg_jax.inference import model as model_lib  # and JAX: not before the arguments are right
+    from ecg_jax.runtime import process
+
+    process.configure()
 
     model = model_lib.load(args.model, text=args.text)
     asked = _asked(model, args)
