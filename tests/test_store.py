@@ -114,7 +114,9 @@ def _chain(tmp_path, served):
     names = {p.name for p in (tmp_path / "store").glob("bucket%2Fmodel%2F*")}
     assert {n.rpartition("%2F")[2] for n in names} == {
         "model.safetensors",
+        "heads.safetensors",
         "config.json",
         "README.md",
+        "FIGURES.md",
     }
     assert not (ROOT / "gs:").exists()

@@ -85,14 +85,20 @@ def _check_sums(sums: bytes, address: str, expected: str, folder: Path) -> None:
             f"{address}: SHA-256 {digest[:12]}..., published is {expected[:12]}...: it is of "
             "another version, or was changed on its way"
         )
-    before = begun.read_text() if begun.is_file() else sha256_of(whole) if whole.is_file() else ""
+    before = (
+        begun.read_text(encoding="ascii")
+        if begun.is_file()
+        else sha256_of(whole)
+        if whole.is_file()
+        else ""
+    )
     if before and before != digest:
         raise SourceError(
             f"{address}: SHA-256 {digest[:12]}..., and the download in {folder} began with "
             f"{before[:12]}...: remove that folder to begin anew"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    begun.write_text(digest)
+    begun.write_text(digest, encoding="ascii")
 
 
 def _text(data: bytes, where: str) -> str:
