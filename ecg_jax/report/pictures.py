@@ -66,7 +66,7 @@ def waves(found: Found, split: Records) -> list[Picture]:
             task=delineate.TASK,
             kind=kind,
             record_id=str(split.record_id[i]),
-            ecg=np.asarray(split.ecg[i, :, delineate.SECOND]),
+            ecg=split.ecg[i : i + 1][0, :, delineate.SECOND],
             rate=split.rate,
             true=np.asarray(split.segments[i, :, delineate.SECOND]),
             found=found.segments[i, :, delineate.SECOND],
