@@ -306,7 +306,7 @@ def _open(data_dir: str | Path, dataset: str, rate: int, split: str) -> tuple[Pa
         builder = tfds.builder_from_directory(path)
         metadata = builder.info.metadata
         said = None if metadata is None else dict(metadata)
-        _ = builder.info.splits, builder.info.features
+        _ = builder.info.features, [part.filepaths for part in builder.info.splits.values()]
     except Exception as error:  # TFDS, protobuf and JSON each raise their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise sealed.damaged(path, reason) from None

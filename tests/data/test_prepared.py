@@ -102,6 +102,17 @@ def test_records_that_are_left_out_of_the_count(prepared):
     refused(prepared, "says otherwise how many records train has")
 
 
+@pytest.mark.parametrize("field", ["name", "fileFormat", "splits"])
+def test_a_description_that_lacks_something(prepared, field):
+    path = prepared / "dataset_info.json"
+    said = json.loads(path.read_text())
+    said[field] = [] if field == "splits" else ""
+    path.write_text(json.dumps(said))
+    with pytest.raises(UserError) as error:
+        load(prepared)
+    assert "\n" not in str(error.value) and str(prepared) in str(error.value)
+
+
 def test_what_an_earlier_version_prepared_is_read(prepared):
     path = prepared / "metadata.json"
     said = json.loads(path.read_text())
