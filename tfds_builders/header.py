@@ -7,6 +7,7 @@ leaves out (250 Hz, 200 units per mV) and takes 80 times as long; it is the test
 import dataclasses
 import functools
 import hashlib
+import math
 import re
 from pathlib import Path, PurePosixPath
 
@@ -108,12 +109,17 @@ def _signal(line: str, where: Path) -> Signal:
     for field in (resolution, zero, checksum):
         if not _INTEGER.fullmatch(field):
             raise RecordError(f"{where}: {field[:80]!r} of lead {name[:80]} is not a whole number")
+    baseline = int(zero if gain[1] is None else gain[1])
+    if abs(baseline) >= 2**31 or not math.isfinite(gain[0]):
+        raise RecordError(
+            f"{where}: gain {scale[:80]!r} of lead {name[:80]}, baseline {str(baseline)[:20]}"
+        )
     return Signal(
         file=file,
         format=stated[0],
         offset=stated[1],
         gain=gain[0],
-        baseline=int(zero if gain[1] is None else gain[1]),
+        baseline=baseline,
         unit=gain[2],
         checksum=int(checksum),
         name=name.strip(),

@@ -92,6 +92,21 @@ def test_files_are_written_whole_and_read():
     assert not storage.files(storage.path("gs://bucket/none"))
 
 
+def test_arrays_whose_checksum_is_another(tmp_path):
+    """NumPy alone may read them without a word, where it stops before a part's end."""
+    path = tmp_path / "a.npz"
+    files.write_arrays(path, {"a": 1}, {"x": np.arange(300)})
+    data = bytearray(path.read_bytes())
+    checksum = data.rindex(b"PK\x01\x02") + 16  # in the directory, of the last part
+    data[checksum] ^= 1
+    path.write_bytes(data)
+    with (
+        pytest.raises(UserError, match=r"a\.npz is damaged \('x.npy' has another checksum"),
+        files.open_arrays(path),
+    ):
+        pass
+
+
 @pytest.fixture(scope="module")
 def google(tmp_path_factory):
     """The folder of a store that orbax finds at gs://, too; it asks for the address once."""

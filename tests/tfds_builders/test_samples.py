@@ -128,6 +128,16 @@ def test_a_micro_sign_is_read(tmp_path, encoding):
     assert header.signals[0].unit == "µV" and header.rate == 360
 
 
+@pytest.mark.parametrize(
+    "gain", ["1(100000000000000000000)/uV", "1(-2147483648)/uV", f"1({'9' * 400})/uV", "1e999/uV"]
+)
+def test_gains_of_no_device(tmp_path, gain):
+    path = tmp_path / "r.hea"
+    path.write_text(f"r 1 360 10\nr.dat 16 {gain} 16 0 0 0 0 I\n")
+    with pytest.raises(RecordError, match=r"gain .* of lead I|with gain .*uncalibrated"):
+        read_header(path)
+
+
 def test_a_header_in_capitals_is_named(tmp_path):
     (tmp_path / "r.HEA").touch()
     with pytest.raises(RecordError, match=r"r\.hea: no such file \(rename r\.HEA"):
