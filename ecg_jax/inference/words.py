@@ -1,7 +1,6 @@
 """Classes in words of one's own: read from a list, a text or a file, and embedded by the text model
 that the encoder was trained against."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from ecg_jax import Config
 from ecg_jax.errors import UserError
 from ecg_jax.evaluation.heads import Words
 from ecg_jax.evaluation.protocols import zero_shot
+from ecg_jax.text import prompts
 from ecg_jax.text import tower as tower_lib
 from ecg_jax.text.tower import TextTower
 
@@ -54,12 +54,7 @@ def from_file(path: Path) -> dict[str, list[str]]:
     Raises:
       UserError: no such file, not TOML, a class without wordings, or as `classes_of`.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such prompt file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a prompt file in TOML ({error})") from None
+    data = prompts.parse(path)
     found: dict[str, list[str]] = {}
     _collect(path, data, (), found)
     try:

@@ -115,13 +115,18 @@ def _shipped() -> dict[str, dict[str, Any]]:
     return _read(PROMPTS)
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def parse(path: Path) -> dict[str, Any]:
+    """What a prompt file holds, of whatever form. Raises a UserError: no such file, or not TOML."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such prompt file") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a prompt file in TOML ({error})") from error
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    data = parse(path)
     if not data:
         raise UserError(f"{path}: holds no prompts")
     for section, entries in data.items():

@@ -193,8 +193,8 @@ def compare(
     seed: int = 0,
 ) -> dict[tuple[str, str], tuple[float, float]]:
     """(label, metric) of the macro figures -> the first's less the second's on the same records,
-    and the two-sided p of it: both found waves of a patient are exchanged, for a random half of the
-    patients (see `paired`)."""
+    and the two-sided p of it, where both are defined: found waves of a patient are exchanged, for a
+    random half of the patients (see `paired`)."""
     _, patient = np.unique(patient_id, return_inverse=True)
     swap = np.random.default_rng(seed).integers(2, size=(permutations, patient.max() + 1))
     swap[0] = 0  # the first "permutation" is what was found
@@ -203,8 +203,8 @@ def compare(
     ours, theirs = (figures([*a, *b], w) for w in (weights, 1 - weights))
     out = {}
     for key, value in ours.items():
-        if key[0] == "macro":
-            drawn = value - theirs[key]
+        drawn = value - theirs[key]
+        if key[0] == "macro" and np.isfinite(drawn[0]):
             as_large = int((np.abs(drawn[1:]) >= abs(drawn[0]) - 1e-12).sum())
             out[key] = float(drawn[0]), (1 + as_large) / permutations
     return out

@@ -142,6 +142,13 @@ def test_a_paired_comparison_exchanges_patients():
     assert waves.compare(a, a, patient, permutations=20)["macro", "miou"] == (0.0, 1.0)
 
 
+def test_what_is_not_defined_is_not_compared():
+    """Without a T wave in any record its sample-level F1 is none, and with it their mean."""
+    each = [of("--PPQQ--", "--PPQQ--"), of("--PP-Q--", "--PPQQ--")]
+    found = waves.compare(each, each[::-1], np.arange(2), permutations=20)
+    assert ("macro", "dice") not in found and ("macro", "f1_150") in found
+
+
 def test_sample_f1_of_each_record():
     each = [of("--PPQQ--", "--PPQQ--"), of("--PP----", "--PPPP--"), of("----", "????")]
     np.testing.assert_allclose(waves.sample_f1(each), [1, 2 / 3, np.nan])
